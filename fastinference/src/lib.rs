@@ -1,0 +1,1 @@
+//! FastInference: compile ONNX models to plans and run them.

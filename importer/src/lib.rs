@@ -1,0 +1,1 @@
+//! Reads ONNX files into graphs; the only room that knows ONNX.

@@ -1,0 +1,1 @@
+//! What a model means: graph, operators, types, symbolic dimensions, text form, verifier and reference evaluator.

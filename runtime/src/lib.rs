@@ -1,0 +1,1 @@
+//! Runs plans through traits: sessions, text, sampling.
