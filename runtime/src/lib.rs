@@ -1,1 +1,3 @@
 //! Runs plans through traits: sessions, text, sampling.
+
+pub mod text;
