@@ -1,1 +1,3 @@
 //! The CPU backend: lowering and kernels.
+
+pub mod kernels;

@@ -1,0 +1,7 @@
+//! Kernels: pure functions on slices and small dimension arrays; they know nothing of the IR.
+
+pub mod dims;
+pub mod element;
+pub mod elementwise;
+pub mod math;
+pub mod vectorise;
