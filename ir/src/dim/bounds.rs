@@ -16,6 +16,9 @@ const HIGH: i128 = i64::MAX as i128;
 /// How many minima, maxima and divisions one proof may replace, one inside the other.
 const DEPTH: u32 = 3;
 
+/// How many replacements one proof may try in all.
+const TRIES: u32 = 24;
+
 /// All values from `lo` to `hi`; `-INF` and `INF` are open ends, other ends fit an `i64`.
 #[derive(Clone, Copy)]
 pub(super) struct Interval {
@@ -26,7 +29,7 @@ pub(super) struct Interval {
 impl Dim {
     /// The smallest and the largest value over all bindings, as far as they can be proven; `None` is an open end.
     pub fn bounds(&self) -> (Option<i64>, Option<i64>) {
-        let (lo, hi) = (self.lower(DEPTH), -self.negated_lower());
+        let (lo, hi) = (self.proven_lower(), -self.negated_lower());
         let finite = |n: i128| i64::try_from(n).ok();
         (finite(lo), finite(hi))
     }
@@ -34,7 +37,7 @@ impl Dim {
     /// Whether the value is at least `n`.
     pub fn at_least(&self, n: i64) -> Truth {
         let plain = self.interval();
-        if plain.lo >= n.into() || (plain.hi >= n.into() && self.lower(DEPTH) >= n.into()) {
+        if plain.lo >= n.into() || (plain.hi >= n.into() && self.proven_lower() >= n.into()) {
             return Truth::Yes;
         }
         if plain.hi < n.into() || -self.negated_lower() < n.into() {
@@ -95,11 +98,15 @@ impl Dim {
     }
 
     fn negated_lower(&self) -> i128 {
-        (-self).lower(DEPTH)
+        (-self).proven_lower()
     }
 
     /// A value that this is never below, or `-INF`.
-    fn lower(&self, depth: u32) -> i128 {
+    fn proven_lower(&self) -> i128 {
+        self.lower(DEPTH, &mut { TRIES })
+    }
+
+    fn lower(&self, depth: u32, tries: &mut u32) -> i128 {
         let plain = self.interval().lo;
         let Repr::Sum(terms) = &self.0 else {
             return plain;
@@ -109,60 +116,65 @@ impl Dim {
         }
         let mut best = plain;
         for (at, term) in terms.iter().enumerate() {
-            for (place, atom) in term.atoms.iter().enumerate() {
-                let rest_is_positive = term.without(place).interval().lo >= 0;
-                let replaced = |scale: i64, by: &Dim| {
-                    self.replaced(terms, at, place, scale, by).lower(depth - 1)
-                };
-                let found = match atom {
-                    Atom::Sym(_) => continue,
-                    Atom::FloorDiv(parts) => {
-                        let Some(by) = parts[1].as_const().filter(|by| *by > 0) else {
-                            continue;
-                        };
-                        if !rest_is_positive {
-                            continue;
-                        }
-                        let by_coef = if term.coef < 0 {
-                            parts[0].clone()
-                        } else {
-                            &parts[0] - (by - 1)
-                        };
-                        ceil_of(replaced(by, &by_coef), by)
-                    }
-                    Atom::Min(parts) | Atom::Max(parts) => {
-                        let each = parts.iter().map(|part| replaced(1, part));
-                        let towards_us = matches!(atom, Atom::Min(_)) == (term.coef < 0);
-                        if towards_us && rest_is_positive {
-                            each.max()
-                        } else {
-                            each.min()
-                        }
-                        .unwrap_or(-INF)
-                    }
-                };
-                best = best.max(found);
+            for place in 0..term.atoms.len() {
+                best = best.max(
+                    self.lower_without(terms, at, place, depth, tries)
+                        .unwrap_or(-INF),
+                );
             }
         }
         best
     }
 
-    /// `scale * self`, where `scale * atom` is replaced by `by` for one atom of one term.
-    fn replaced(&self, terms: &[Term], at: usize, place: usize, scale: i64, by: &Dim) -> Dim {
-        let others: Vec<Term> = terms
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != at)
-            .map(|(_, t)| t.clone())
-            .collect();
-        let rest = Dim::from_terms(vec![terms[at].without(place)]).scaled(terms[at].coef);
-        let dim = Dim::from_terms(others).scaled(scale) + rest.times(by);
-        // Saturated arithmetic proves nothing.
-        if dim.has_unbounded() {
-            Dim::constant(i64::MIN)
-        } else {
-            dim
+    /// A lower bound found by replacing one atom of one term; `None` if nothing is known of the atom.
+    fn lower_without(
+        &self,
+        terms: &[Term],
+        at: usize,
+        place: usize,
+        depth: u32,
+        tries: &mut u32,
+    ) -> Option<i128> {
+        let term = &terms[at];
+        let mut lower = |scale: i64, by: &Dim| {
+            *tries = tries.checked_sub(1)?;
+            Some(replaced(terms, at, place, scale, by).lower(depth - 1, tries))
+        };
+        let rest_is_positive = || term.without(place).interval().lo >= 0;
+        match &term.atoms[place] {
+            Atom::Sym(_) => None,
+            Atom::FloorDiv(parts) => {
+                let by = parts[1]
+                    .as_const()
+                    .filter(|by| *by > 0 && rest_is_positive())?;
+                let scaled = if term.coef < 0 {
+                    parts[0].clone()
+                } else {
+                    &parts[0] - (by - 1)
+                };
+                Some(ceil_of(lower(by, &scaled)?, by))
+            }
+            atom @ (Atom::Min(parts) | Atom::Max(parts)) => {
+                // The atom is one of its members; on the right side it is also within all of them.
+                let any_member =
+                    matches!(atom, Atom::Min(_)) == (term.coef < 0) && rest_is_positive();
+                let each = parts.iter().map(|part| lower(1, part).unwrap_or(-INF));
+                if any_member { each.max() } else { each.min() }
+            }
         }
+    }
+}
+
+/// `scale` times the sum, where `scale * atom` is replaced by `by` for one atom of one term.
+fn replaced(terms: &[Term], at: usize, place: usize, scale: i64, by: &Dim) -> Dim {
+    let others = [&terms[..at], &terms[at + 1..]].concat();
+    let rest = Dim::from_terms(vec![terms[at].without(place)]).scaled(terms[at].coef);
+    let dim = Dim::from_terms(others).scaled(scale) + rest.times(by);
+    // Saturated arithmetic proves nothing.
+    if dim.has_unbounded() {
+        Dim::constant(i64::MIN)
+    } else {
+        dim
     }
 }
 
@@ -197,14 +209,8 @@ impl Atom {
         match self {
             Atom::Sym(_) => Interval::SYMBOL,
             Atom::FloorDiv(parts) => parts[0].interval().floor_div(parts[1].interval()),
-            Atom::Min(_) => Interval {
-                lo: ends().map(|i| i.lo).min().expect("a minimum has members"),
-                hi: ends().map(|i| i.hi).min().expect("a minimum has members"),
-            },
-            Atom::Max(_) => Interval {
-                lo: ends().map(|i| i.lo).max().expect("a maximum has members"),
-                hi: ends().map(|i| i.hi).max().expect("a maximum has members"),
-            },
+            Atom::Min(_) => ends().reduce(Interval::min).expect("a minimum has members"),
+            Atom::Max(_) => ends().reduce(Interval::max).expect("a maximum has members"),
         }
     }
 }
@@ -235,6 +241,20 @@ impl Interval {
         let lo = if lo < LOW { -INF } else { lo.min(HIGH) };
         let hi = if hi > HIGH { INF } else { hi.max(LOW) };
         Interval { lo, hi }
+    }
+
+    fn min(self, other: Interval) -> Interval {
+        Interval {
+            lo: self.lo.min(other.lo),
+            hi: self.hi.min(other.hi),
+        }
+    }
+
+    fn max(self, other: Interval) -> Interval {
+        Interval {
+            lo: self.lo.max(other.lo),
+            hi: self.hi.max(other.hi),
+        }
     }
 
     fn plus(self, other: Interval) -> Interval {

@@ -43,6 +43,8 @@ impl Dim {
     }
 
     /// The expression with each symbol replaced by what `with` gives for it; the others stay.
+    ///
+    /// A symbol is at least 0, so the result holds for the bindings that make each replacement at least 0.
     pub fn substitute(&self, with: &dyn Fn(&str) -> Option<Dim>) -> Dim {
         match &self.0 {
             Repr::Const(_) => self.clone(),

@@ -150,6 +150,16 @@ proptest! {
     }
 
     #[test]
+    fn substituting_commutes_with_evaluating(outer in tree(), inner in tree()) {
+        let (dim, part) = (build(&outer), build(&inner));
+        let replaced = dim.substitute(&|name| (name == "a").then(|| part.clone()));
+        for (at, a) in values(&inner).filter(|(_, a)| *a >= 0) {
+            let Some(expected) = value(&outer, &[a, at[1], at[2]]) else { continue };
+            prop_assert_eq!(replaced.eval(&bind(&at)), Ok(expected), "{} in {} at {:?}", part, dim, at);
+        }
+    }
+
+    #[test]
     fn extreme_constants_never_panic(a in tree(), at in 0..4usize, n in prop::sample::select(vec![i64::MAX, i64::MIN, i64::MAX - 1, i64::MIN + 1])) {
         let (dim, edge) = (build(&a), Dim::constant(n));
         let by = |x: &Dim, y: &Dim| [x + y, x - y, x * y, x.floor_div(y), x.ceil_div(y), Dim::min(x, y), Dim::max(x, y)];
@@ -284,4 +294,22 @@ fn evaluation_errors_name_the_culprit() {
         ["?n".into(), "S".into()]
     );
     assert!(dim("min(2, ?n)").is_late() && !dim("S").is_late());
+}
+
+#[test]
+fn growth_is_bounded() {
+    let mut square = dim("a + b + 1");
+    let mut product = Dim::constant(1);
+    for round in 0..100 {
+        square = &square * &square;
+        product = product * (Dim::sym(&format!("x{round}")) + Dim::sym(&format!("y{round}")));
+    }
+    assert!(square.is_late() && product.is_late());
+    assert_eq!(square.to_string().parse(), Ok(square));
+    let mut nested = dim("a");
+    for round in 0..1000 {
+        nested =
+            Dim::min(&(nested + dim("b")), &Dim::sym(&format!("x{round}"))).floor_div(&dim("c"));
+    }
+    assert!(nested.symbols().len() < MAX_SIZE);
 }
