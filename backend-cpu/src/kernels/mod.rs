@@ -3,5 +3,8 @@
 pub mod dims;
 pub mod element;
 pub mod elementwise;
+pub mod gemm;
 pub mod math;
+pub mod pack;
+pub mod pool;
 pub mod vectorise;

@@ -1,0 +1,238 @@
+//! [`Simd`] on AVX2 with FMA and F16C: two registers per vector.
+#![allow(unsafe_code, reason = "intrinsics and target features")]
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::simd::{Kernel, Simd};
+
+/// AVX2, FMA and F16C were detected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx2(());
+
+impl Avx2 {
+    pub(super) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+
+    pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: a value of `Avx2` exists only where the features were detected.
+        unsafe { enter(kernel) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn enter<K: Kernel>(kernel: K) -> K::Output {
+    kernel.call(Lanes(()))
+}
+
+/// The features of [`Avx2`] are enabled in the running function.
+#[derive(Clone, Copy)]
+struct Lanes(());
+
+/// One byte of each pair as a 16-bit number: the even bytes, the odd bytes, for lanes 0..8 and 8..16.
+type Halves = [[__m256i; 2]; 2];
+
+// SAFETY of every block below: a value of `Lanes` is made only by `enter`, with the features that the intrinsics
+// need; loads and stores go through references to arrays of two registers' size.
+impl Simd for Lanes {
+    type V = [__m256; 2];
+    type I = [__m256i; 2];
+    type W = Halves;
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; 16]) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe {
+            [
+                _mm256_loadu_ps(from.as_ptr()),
+                _mm256_loadu_ps(from.as_ptr().add(8)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[f16; 16]) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe {
+            let from = from.as_ptr().cast::<__m128i>();
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(from)),
+                _mm256_cvtph_ps(_mm_loadu_si128(from.add(1))),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_bf16(self, from: &[bf16; 16]) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe {
+            let from = from.as_ptr().cast::<__m128i>();
+            let low = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from)));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.add(1))));
+            [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)]
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: Self::V, to: &mut [f32; 16]) {
+        // SAFETY: see the impl.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe {
+            [
+                _mm256_fmadd_ps(a[0], b[0], c[0]),
+                _mm256_fmadd_ps(a[1], b[1], c[1]),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        // SAFETY: see the impl.
+        unsafe {
+            let eight = _mm256_add_ps(v[0], v[1]);
+            let four = _mm_add_ps(
+                _mm256_castps256_ps128(eight),
+                _mm256_extractf128_ps::<1>(eight),
+            );
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    fn store_i32(self, v: Self::I, to: &mut [i32; 16]) {
+        // SAFETY: see the impl.
+        unsafe {
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), v[0]);
+            _mm256_storeu_si256(to.as_mut_ptr().add(8).cast(), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn to_f32(self, v: Self::I) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
+    }
+    #[inline(always)]
+    fn dot4(self, acc: Self::I, x: [u8; 4], w: Halves) -> Self::I {
+        // SAFETY: see the impl. The products of 16-bit numbers are summed at 32 bits: maddubs would saturate.
+        unsafe {
+            let x = _mm256_set1_epi32(i32::from_ne_bytes(x));
+            let even = _mm256_and_si256(x, _mm256_set1_epi16(0xff));
+            let odd = _mm256_srli_epi16::<8>(x);
+            let mut acc = acc;
+            for half in 0..2 {
+                acc[half] = _mm256_add_epi32(acc[half], _mm256_madd_epi16(even, w[half][0]));
+                acc[half] = _mm256_add_epi32(acc[half], _mm256_madd_epi16(odd, w[half][1]));
+            }
+            acc
+        }
+    }
+    #[inline(always)]
+    fn load_w(self, from: &[i8; 64]) -> Halves {
+        // SAFETY: see the impl.
+        unsafe {
+            let mut w = [[_mm256_setzero_si256(); 2]; 2];
+            for (half, w) in w.iter_mut().enumerate() {
+                let bytes = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>().add(half));
+                *w = [
+                    _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)),
+                    _mm256_srai_epi16::<8>(bytes),
+                ];
+            }
+            w
+        }
+    }
+    #[inline(always)]
+    fn load_nibbles(self, from: &[u8; 64]) -> [Halves; 2] {
+        // SAFETY: see the impl.
+        unsafe {
+            let low = _mm256_set1_epi16(15);
+            let mut w = [[[_mm256_setzero_si256(); 2]; 2]; 2];
+            for half in 0..2 {
+                let bytes = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>().add(half));
+                w[0][half] = [
+                    _mm256_and_si256(bytes, low),
+                    _mm256_and_si256(_mm256_srli_epi16::<8>(bytes), low),
+                ];
+                w[1][half] = [
+                    _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low),
+                    _mm256_srli_epi16::<12>(bytes),
+                ];
+            }
+            w
+        }
+    }
+    #[inline(always)]
+    fn unpack_nibbles(self, from: &[u8; 64]) -> [Self::V; 8] {
+        // SAFETY: see the impl.
+        unsafe {
+            let low = _mm256_set1_epi32(15);
+            let mut values = [[_mm256_setzero_ps(); 2]; 8];
+            for half in 0..2 {
+                let bits = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>().add(half));
+                let shifted = [
+                    bits,
+                    _mm256_srli_epi32::<8>(bits),
+                    _mm256_srli_epi32::<16>(bits),
+                    _mm256_srli_epi32::<24>(bits),
+                    _mm256_srli_epi32::<4>(bits),
+                    _mm256_srli_epi32::<12>(bits),
+                    _mm256_srli_epi32::<20>(bits),
+                    _mm256_srli_epi32::<28>(bits),
+                ];
+                for (value, bits) in values.iter_mut().zip(shifted) {
+                    value[half] = _mm256_cvtepi32_ps(_mm256_and_si256(bits, low));
+                }
+            }
+            values
+        }
+    }
+}
