@@ -4,6 +4,7 @@
 //! text only where the file's post-processor adds them. Truncation and padding, which some files carry from training,
 //! are switched off: a prompt is never cut silently.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
 use crate::text::TextError;
@@ -29,8 +30,10 @@ impl Tokenizer {
             path: path.to_path_buf(),
             reason,
         };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| unusable(e.to_string()))?;
+        // The library panics on text that isn't JSON, so that is found out first.
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
+            .map_err(|e| unusable(e.to_string()))?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unusable)?;
         inner
             .with_truncation(None)
             .map_err(|e| unusable(e.to_string()))?;
@@ -40,23 +43,23 @@ impl Tokenizer {
 
     /// The ids of a text, with the special tokens that the file's post-processor adds, if any.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, true)
-            .map_err(|e| TextError::Coding {
+        let encoding = guarded(|| self.inner.encode_fast(text, true));
+        match encoding {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(reason) => Err(TextError::Coding {
                 action: "encode the text",
-                reason: e.to_string(),
-            })?;
-        Ok(encoding.get_ids().to_vec())
+                reason,
+            }),
+        }
     }
 
     /// The text of all `ids` without special tokens; bytes that are not UTF-8 become U+FFFD.
     ///
     /// Ids outside the vocabulary have no text and are left out (models often pad their logits beyond it).
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        self.inner.decode(ids, true).map_err(|e| TextError::Coding {
+        guarded(|| self.inner.decode(ids, true)).map_err(|reason| TextError::Coding {
             action: "decode the ids",
-            reason: e.to_string(),
+            reason,
         })
     }
 
@@ -68,6 +71,15 @@ impl Tokenizer {
     /// The id of a token written exactly as in the file, such as `<|im_end|>`.
     pub fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
+    }
+}
+
+/// Runs a call of the tokenizer library, which panics on some inconsistent files (a template that names a special token
+/// it doesn't define, a prefix longer than the tokens): that is bad input, so it becomes an error.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("tokenizer.json contradicts itself".into()),
     }
 }
 
@@ -118,11 +130,36 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_contradicts_itself_is_an_error() {
+        let prefixed = samples::BYTE_LEVEL.replace(
+            r#""continuing_subword_prefix": null"#,
+            r#""continuing_subword_prefix": "longer""#,
+        );
+        let json = samples::with_vocabulary(&prefixed);
+        let message = Tokenizer::from_bytes(json.as_bytes(), Path::new("t.json"))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            message.starts_with("t.json is not a usable tokenizer.json: "),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn a_missing_or_broken_file_is_named() {
         let missing = Tokenizer::from_file(Path::new("no/such/tokenizer.json"));
         let message = missing.err().unwrap().to_string();
         assert!(message.contains("no/such/tokenizer.json"), "{message}");
-        for broken in ["", "{", "[]", "{\"model\": 3}", "{\"version\": \"1.0\"}"] {
+        for broken in [
+            r#"{"version" "1.0"}"#,
+            r#"{"version": "1.0", "model": {"type": "BPE" "vocab"}}"#,
+            "",
+            "{",
+            "[]",
+            "{\"model\": 3}",
+            "{\"version\": \"1.0\"}",
+        ] {
             let message = Tokenizer::from_bytes(broken.as_bytes(), Path::new("t.json"))
                 .err()
                 .unwrap()

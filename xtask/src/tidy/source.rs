@@ -39,12 +39,12 @@ pub fn files(root: &Path) -> Result<Vec<File>, String> {
     Ok(files)
 }
 
-/// Whether the whole file is test code: a `tests` or `benches` folder, a `tests.rs` or a `samples.rs` of tests.
+/// Whether the whole file is test code: a `tests` or `benches` folder, or a `tests.rs`.
 pub fn is_test(path: &str) -> bool {
     let mut parts: Vec<&str> = path.split('/').collect();
     let name = parts.pop().unwrap_or_default();
     let folder = |part: &&str| matches!(*part, "tests" | "benches" | "fuzz");
-    parts.iter().any(folder) || matches!(name, "tests.rs" | "samples.rs")
+    parts.iter().any(folder) || name == "tests.rs"
 }
 
 /// The text up to the test module at its end.
