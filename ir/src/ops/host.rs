@@ -1,0 +1,12 @@
+//! Operators that run on the host: they need typing and reference evaluation only.
+
+use super::{
+    AttrError, Attrs, Datum, Dim, DType, EvalError, Graph, Op, OpAttrs, OpInfo, OpSpec, Operands,
+    Tolerance, TypeError, ValueType,
+};
+
+super::op_table! {
+    /// The operators that run on the host.
+    HostOp, true, HOST_TABLE:
+    mod reshape_to: ReshapeTo;
+}

@@ -1,0 +1,49 @@
+use super::{Datum, EvalError, OpSpec, Operands, Tolerance, TypeError};
+use crate::dim::{Dim, Truth};
+use crate::dtype::DType;
+use crate::op;
+use crate::types::{TensorType, ValueType};
+
+op! {
+    /// `reshape(x) {shape}`: the same elements under other dimensions; every one is given (no -1).
+    ///
+    /// Squeeze, unsqueeze and flatten are reshapes too. In a plan it is a view, not a step.
+    pub struct Reshape { shape: Vec<Dim> }
+}
+
+impl OpSpec for Reshape {
+    const NAME: &'static str = "reshape";
+    const SAMPLES: &'static [&'static str] = &[
+        "graph @g(%x: f32[N, 6]) { %y = reshape(%x) {shape = [2*N, 3]} %z = neg(%y) return %z }",
+        "graph @g(%x: i64[N]) { %y = reshape(%x) {shape = [1, N, 1]} return %y }",
+    ];
+
+    fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
+        operands.arity(1, 1)?;
+        let x = operands.tensor(0)?;
+        if let Some(count) = x.shape.elements() {
+            let asked: Dim = self.shape.iter().cloned().product();
+            if count.same(&asked) == Truth::No {
+                return Err(operands.wrong(0, format!("{x} has {count} elements, the new shape has {asked}")));
+            }
+        }
+        Ok(vec![TensorType::new(x.dtype, self.shape.iter().cloned()).into()])
+    }
+
+    fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
+        operands.elements(0).map(<[Dim]>::to_vec)
+    }
+
+    fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
+        let [Datum::Tensor(x)] = operands else { return Err(super::not_tensors(Self::NAME)) };
+        Ok(vec![x.reshaped(&super::sizes(&self.shape)?)?.into()])
+    }
+
+    fn flops(&self, _: &[&ValueType], _: &[ValueType]) -> Dim {
+        Dim::constant(0)
+    }
+
+    fn tolerance(&self, _: DType) -> Tolerance {
+        Tolerance::EXACT
+    }
+}
