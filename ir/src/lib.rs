@@ -8,6 +8,7 @@ pub mod dtype;
 pub mod eval;
 pub mod graph;
 pub mod minifloat;
+pub mod mmap;
 pub mod ops;
 pub mod scalar;
 pub mod tensor;
