@@ -1,8 +1,10 @@
 //! Kernels: pure functions on slices and small dimension arrays; they know nothing of the IR.
 
+pub mod concat;
 pub mod dims;
 pub mod element;
 pub mod elementwise;
+pub mod gather;
 pub mod gemm;
 pub mod lanes;
 pub mod math;
@@ -11,4 +13,5 @@ pub mod pack;
 pub mod pool;
 pub mod reduce;
 pub mod softmax;
+pub mod transpose;
 pub mod vectorise;
