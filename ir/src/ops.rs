@@ -9,6 +9,7 @@ use crate::dtype::DType;
 use crate::graph::Graph;
 use crate::tensor::{Datum, Tensor, TensorError};
 use crate::types::{Shape, TensorType, ValueType};
+use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
@@ -56,7 +57,8 @@ pub enum EvalError {
 pub struct Fact {
     /// Its type.
     pub ty: ValueType,
-    /// The elements of a small integer tensor (at most [`Fact::MAX_ELEMENTS`]), as expressions over the symbols.
+    /// The elements of a small i64, i32 or bool tensor (at most [`Fact::MAX_ELEMENTS`]), as expressions over the symbols;
+    /// truth values are the constants 0 and 1.
     pub elements: Option<Arc<[Dim]>>,
     /// Its data, when it is a constant.
     pub constant: Option<Tensor>,
@@ -71,10 +73,10 @@ impl Fact {
         Fact { ty, elements: None, constant: None }
     }
 
-    /// A constant; small integer tensors also give their elements.
+    /// A constant; small integer and bool tensors also give their elements.
     pub fn constant(t: Tensor) -> Fact {
         let ty = TensorType::new(t.dtype(), t.dims().iter().copied()).into();
-        let small = t.len() <= Fact::MAX_ELEMENTS && matches!(t.dtype(), DType::I64 | DType::I32);
+        let small = t.len() <= Fact::MAX_ELEMENTS && matches!(t.dtype(), DType::I64 | DType::I32 | DType::Bool);
         let elements = small.then(|| t.to_i64().ok()).flatten();
         let elements = elements.map(|e| e.into_iter().map(Dim::constant).collect());
         Fact { ty, elements, constant: Some(t) }
@@ -161,7 +163,7 @@ impl<'a> Operands<'a> {
         Ok(self.tensor(i)?.dims())
     }
 
-    /// Symbolic elements of operand `i`, when it is a small integer tensor whose content is known.
+    /// Symbolic elements of operand `i`, when it is a small integer or bool tensor whose content is known.
     pub fn elements(&self, i: usize) -> Option<&'a [Dim]> {
         self.facts.get(i)?.elements.as_deref()
     }
@@ -328,8 +330,14 @@ pub trait OpSpec: OpAttrs {
     /// Result types from operand types: the only statement of the typing rule.
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError>;
 
-    /// Elements of the only result when it is a small integer tensor computed from known elements.
+    /// Elements of the only result when it is a small integer or bool tensor computed from known elements.
     fn elements(&self, _operands: &Operands<'_>) -> Option<Vec<Dim>> {
+        None
+    }
+
+    /// The same computation without operands whose elements are known: the core twin of a host operator (`reshape_to` ->
+    /// `reshape`), and the positions of the operands that it keeps, in its order. `None` when too little is known.
+    fn fold_shape(&self, _operands: &Operands<'_>) -> Option<(Op, SmallVec<[usize; 4]>)> {
         None
     }
 
@@ -394,6 +402,10 @@ macro_rules! op_table {
             /// See [`OpSpec::elements`].
             pub fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
                 match self { $($($Enum::$Op(op) => op.elements(operands),)+)+ }
+            }
+            /// See [`OpSpec::fold_shape`].
+            pub fn fold_shape(&self, operands: &Operands<'_>) -> Option<(Op, SmallVec<[usize; 4]>)> {
+                match self { $($($Enum::$Op(op) => op.fold_shape(operands),)+)+ }
             }
             /// See [`OpSpec::definition`].
             pub fn definition(&self, operands: &[ValueType]) -> Option<Graph> {
@@ -487,6 +499,10 @@ impl Op {
     /// See [`OpSpec::elements`].
     pub fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
         forward!(self, op => op.elements(operands))
+    }
+    /// See [`OpSpec::fold_shape`].
+    pub fn fold_shape(&self, operands: &Operands<'_>) -> Option<(Op, SmallVec<[usize; 4]>)> {
+        forward!(self, op => op.fold_shape(operands))
     }
     /// See [`OpSpec::definition`].
     pub fn definition(&self, operands: &[ValueType]) -> Option<Graph> {

@@ -117,6 +117,11 @@ fn dim_binary(f: BinaryFn, a: &Dim, b: &Dim) -> Option<Dim> {
             _ => return None,
         },
         BinaryFn::Mod if positive(b) => a - &(&a.floor_div(b) * b),
+        BinaryFn::And if [a, b].iter().any(|d| d.as_const() == Some(0)) => Dim::constant(0),
+        BinaryFn::Or if [a, b].iter().any(|d| d.as_const() == Some(1)) => Dim::constant(1),
+        BinaryFn::And | BinaryFn::Or | BinaryFn::Xor => {
+            Dim::constant(f.int(a.as_const()?.into(), b.as_const()?.into(), 8)? as i64)
+        }
         _ => return None,
     })
 }

@@ -1,5 +1,5 @@
 use super::{Datum, EvalError, OpSpec, Operands, Tolerance, TypeError};
-use crate::dim::Dim;
+use crate::dim::{Dim, Truth};
 use crate::dtype::DType;
 use crate::op;
 use crate::tensor::Tensor;
@@ -26,7 +26,20 @@ impl OpSpec for Cast {
     }
 
     fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
-        matches!(self.to, DType::I64 | DType::I32).then(|| operands.elements(0).map(<[Dim]>::to_vec))?
+        let x = operands.elements(0)?;
+        match self.to {
+            DType::I64 | DType::I32 => Some(x.to_vec()),
+            DType::Bool => {
+                let zero = Dim::constant(0);
+                let decided = x.iter().map(|d| match d.same(&zero) {
+                    Truth::Yes => Some(Dim::constant(0)),
+                    Truth::No => Some(Dim::constant(1)),
+                    Truth::Unknown => None,
+                });
+                decided.collect()
+            }
+            _ => None,
+        }
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {

@@ -1,5 +1,6 @@
 use super::{Datum, EvalError, OpSpec, Operands, TypeError, broadcast};
 use crate::attr::{AttrError, Attrs};
+use crate::dim::{Dim, Truth};
 use crate::dtype::DType;
 use crate::op;
 use crate::scalar::CompareFn;
@@ -9,6 +10,26 @@ use crate::types::{TensorType, ValueType};
 op! {
     /// `eq(a, b)`, `lt(a, b)` ...: a comparison of two broadcast tensors of one element type, as bool.
     pub struct Compare { f: CompareFn }
+}
+
+impl Compare {
+    /// The answer when it is the same for every binding of the symbols.
+    fn decided(&self, a: &Dim, b: &Dim) -> Option<bool> {
+        let known = |t: Truth| match t {
+            Truth::Yes => Some(true),
+            Truth::No => Some(false),
+            Truth::Unknown => None,
+        };
+        let less = |a: &Dim, b: &Dim| known((b - a).at_least(1));
+        match self.f {
+            CompareFn::Eq => known(a.same(b)),
+            CompareFn::Ne => known(a.same(b)).map(|same| !same),
+            CompareFn::Lt => less(a, b),
+            CompareFn::Gt => less(b, a),
+            CompareFn::Le => less(b, a).map(|more| !more),
+            CompareFn::Ge => less(a, b).map(|less| !less),
+        }
+    }
 }
 
 impl OpSpec for Compare {
@@ -40,6 +61,17 @@ impl OpSpec for Compare {
         }
         let shape = operands.broadcast(&[&a.shape, &b.shape])?;
         Ok(vec![TensorType { dtype: DType::Bool, shape }.into()])
+    }
+
+    fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
+        let (a, b) = (operands.elements(0)?, operands.elements(1)?);
+        let flat = (0..2).all(|i| operands.dims(i).ok().flatten().is_some_and(|d| d.len() <= 1));
+        let n = if a.len() == 1 { b.len() } else { a.len() };
+        if !flat || (a.len() != 1 && b.len() != 1 && a.len() != b.len()) {
+            return None;
+        }
+        let at = |e: &[Dim], i: usize| e[if e.len() == 1 { 0 } else { i }].clone();
+        (0..n).map(|i| self.decided(&at(a, i), &at(b, i)).map(|holds| Dim::constant(holds.into()))).collect()
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {

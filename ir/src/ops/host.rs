@@ -2,7 +2,7 @@
 
 use super::{
     AttrError, Attrs, Datum, Dim, DType, EvalError, Graph, Op, OpAttrs, OpInfo, OpSpec, Operands,
-    Tolerance, TypeError, ValueType,
+    SmallVec, Tolerance, TypeError, ValueType,
 };
 
 super::op_table! {

@@ -30,7 +30,8 @@ impl OpSpec for Select {
     }
 
     fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
-        let c = operands.constant(0)?.to_bools().ok()?;
+        let c: Option<Vec<bool>> = operands.elements(0)?.iter().map(|c| Some(c.as_const()? != 0)).collect();
+        let c = c?;
         let (a, b) = (operands.elements(1)?, operands.elements(2)?);
         let n = c.len().max(a.len()).max(b.len());
         let fits = |len: usize| len == 1 || len == n;

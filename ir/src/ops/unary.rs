@@ -55,7 +55,11 @@ impl OpSpec for Unary {
 
     fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
         let x = operands.elements(0)?;
-        (self.f == UnaryFn::Neg).then(|| x.iter().map(|d| -d).collect())
+        match self.f {
+            UnaryFn::Neg => Some(x.iter().map(|d| -d).collect()),
+            UnaryFn::Not => x.iter().map(|d| Some(Dim::constant((d.as_const()? == 0).into()))).collect(),
+            _ => None,
+        }
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {

@@ -1,6 +1,8 @@
-use super::{Datum, Dim, EvalError, OpSpec, Operands, Tolerance, TypeError, ValueType, DType};
+use super::{Datum, Dim, EvalError, Op, OpSpec, Operands, SmallVec, Tolerance, TypeError, ValueType, DType};
 use crate::op;
+use crate::ops::Reshape;
 use crate::types::{Shape, TensorType};
+use smallvec::smallvec;
 
 op! {
     /// `reshape_to(x, shape) {allow_zero}`: ONNX Reshape with its shape as an operand: one -1 is computed, 0 copies the
@@ -60,6 +62,11 @@ impl OpSpec for ReshapeTo {
 
     fn elements(&self, operands: &Operands<'_>) -> Option<Vec<Dim>> {
         operands.elements(0).map(<[Dim]>::to_vec)
+    }
+
+    fn fold_shape(&self, operands: &Operands<'_>) -> Option<(Op, SmallVec<[usize; 4]>)> {
+        let shape = self.target(operands.dims(0).ok()??, operands.elements(1)?).ok()?;
+        Some((Reshape { shape }.into(), smallvec![0]))
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
