@@ -7,6 +7,8 @@
 //! rows weights are still read once from memory, then from the cache for each further tile of rows. f16 and bf16
 //! weights are widened in registers, so they cost half the memory traffic and no memory.
 //!
+//! [`matmul`] multiplies operands that lie anyhow, as those of attention do.
+//!
 //! Work is split over the pool by panels, or by rows where the weights fit the cache. Nothing is allocated: the caller
 //! lends scratch of [`linear_scratch`] elements.
 
@@ -16,9 +18,11 @@ pub mod simd;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod matmul;
 mod portable;
 mod tile;
 
+pub use matmul::{Strided, matmul, matmul_scratch};
 pub use simd::{Element, Isa};
 
 use self::simd::{Kernel, Simd};
@@ -349,7 +353,7 @@ impl<E: Element> Kernel for LinearTile<'_, '_, E> {
         } else {
             let a = &mut scratch[..y.rows * w.k];
             if packed.0 != Some(y.row) {
-                pack_row_tiles(x, y.row, y.rows, rows, a);
+                pack_row_tiles(simd, |row| x.row(row), x.cols, [y.row, y.rows, rows], a);
                 packed.0 = Some(y.row);
             }
             a
@@ -367,18 +371,25 @@ impl<E: Element> Kernel for LinearTile<'_, '_, E> {
     }
 }
 
-/// Packs rows `first .. first + count` as tiles of `rows` rows, one after the other.
+/// Packs rows `first .. first + count` of `k` elements as tiles of `rows` rows, one after the other.
 #[inline(always)]
-fn pack_row_tiles(x: Rows<'_>, first: usize, count: usize, rows: usize, to: &mut [f32]) {
-    if x.cols == 0 {
+fn pack_row_tiles<'a, S: Simd>(
+    simd: S,
+    at: impl Fn(usize) -> &'a [f32],
+    k: usize,
+    [first, count, rows]: [usize; 3],
+    to: &mut [f32],
+) {
+    if k == 0 {
         return;
     }
-    for (index, to) in to.chunks_mut(rows * x.cols).enumerate() {
+    for (index, to) in to.chunks_mut(rows * k).enumerate() {
         let start = index * rows;
         pack_rows(
+            simd,
             rows.min(count - start),
-            x.cols,
-            |row| x.row(first + start + row),
+            k,
+            |row| at(first + start + row),
             to,
         );
     }

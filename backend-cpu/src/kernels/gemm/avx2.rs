@@ -37,6 +37,35 @@ struct Lanes(());
 /// One byte of each pair as a 16-bit number: the even bytes, the odd bytes, for lanes 0..8 and 8..16.
 type Halves = [[__m256i; 2]; 2];
 
+impl Lanes {
+    #[inline(always)]
+    fn transpose8(self, v: [__m256; 8]) -> [__m256; 8] {
+        // SAFETY: a value of `Lanes` is made only by `enter`.
+        unsafe {
+            let mut columns = v;
+            let mut fours = v;
+            for i in 0..2 {
+                for half in 0..2 {
+                    let (a, b) = (v[4 * i], v[4 * i + 1]);
+                    let (c, d) = (v[4 * i + 2], v[4 * i + 3]);
+                    let (a, c) = if half == 0 {
+                        (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d))
+                    } else {
+                        (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d))
+                    };
+                    fours[4 * i + 2 * half] = _mm256_shuffle_ps::<0x44>(a, c);
+                    fours[4 * i + 2 * half + 1] = _mm256_shuffle_ps::<0xee>(a, c);
+                }
+            }
+            for j in 0..4 {
+                columns[j] = _mm256_permute2f128_ps::<0x20>(fours[j], fours[4 + j]);
+                columns[4 + j] = _mm256_permute2f128_ps::<0x31>(fours[j], fours[4 + j]);
+            }
+            columns
+        }
+    }
+}
+
 // SAFETY of every block below: a value of `Lanes` is made only by `enter`, with the features that the intrinsics
 // need; loads and stores go through references to arrays of two registers' size.
 impl Simd for Lanes {
@@ -136,6 +165,23 @@ impl Simd for Lanes {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+    #[inline(always)]
+    fn transpose(self, v: [Self::V; 16]) -> [Self::V; 16] {
+        let mut columns = v;
+        for i in 0..2 {
+            for j in 0..2 {
+                let mut block = [v[0][0]; 8];
+                for (row, block) in block.iter_mut().enumerate() {
+                    *block = v[8 * i + row][j];
+                }
+                let block = self.transpose8(block);
+                for (column, &block) in block.iter().enumerate() {
+                    columns[8 * j + column][i] = block;
+                }
+            }
+        }
+        columns
     }
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I {

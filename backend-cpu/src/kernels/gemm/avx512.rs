@@ -129,6 +129,39 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
         unsafe { _mm512_reduce_add_ps(v) }
     }
     #[inline(always)]
+    fn transpose(self, v: [__m512; 16]) -> [__m512; 16] {
+        // SAFETY: see the impl.
+        unsafe {
+            let mut pairs = v;
+            for i in 0..8 {
+                pairs[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+                pairs[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+            }
+            // Vector 4 i + j holds column 4 c + j of rows 4 i .. 4 i + 4 in its quarter c.
+            let mut fours = v;
+            for i in 0..4 {
+                for half in 0..2 {
+                    let a = _mm512_castps_pd(pairs[4 * i + half]);
+                    let b = _mm512_castps_pd(pairs[4 * i + half + 2]);
+                    fours[4 * i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    fours[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                }
+            }
+            let mut columns = v;
+            for j in 0..4 {
+                let low = _mm512_shuffle_f32x4::<0x88>(fours[j], fours[4 + j]);
+                let high = _mm512_shuffle_f32x4::<0x88>(fours[8 + j], fours[12 + j]);
+                columns[j] = _mm512_shuffle_f32x4::<0x88>(low, high);
+                columns[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
+                let low = _mm512_shuffle_f32x4::<0xdd>(fours[j], fours[4 + j]);
+                let high = _mm512_shuffle_f32x4::<0xdd>(fours[8 + j], fours[12 + j]);
+                columns[4 + j] = _mm512_shuffle_f32x4::<0x88>(low, high);
+                columns[12 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
+            }
+            columns
+        }
+    }
+    #[inline(always)]
     fn splat_i32(self, x: i32) -> __m512i {
         // SAFETY: see the impl.
         unsafe { _mm512_set1_epi32(x) }

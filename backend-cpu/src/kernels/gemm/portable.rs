@@ -65,6 +65,10 @@ impl Simd for Portable {
         v.iter().sum()
     }
     #[inline(always)]
+    fn transpose(self, v: [[f32; 16]; 16]) -> [[f32; 16]; 16] {
+        from_fn(|i| from_fn(|j| v[j][i]))
+    }
+    #[inline(always)]
     fn splat_i32(self, x: i32) -> [i32; 16] {
         [x; 16]
     }

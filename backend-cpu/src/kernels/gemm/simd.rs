@@ -109,6 +109,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// The sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
+    /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
+    fn transpose(self, v: [Self::V; 16]) -> [Self::V; 16];
 
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I;
@@ -137,6 +139,8 @@ pub trait Element: Copy + Send + Sync + 'static {
     const ZERO: Self;
     /// Loads 16, widened to f32.
     fn load<S: Simd>(simd: S, from: &[Self; 16]) -> S::V;
+    /// One value, widened to f32.
+    fn widen(self) -> f32;
 }
 
 impl Element for f32 {
@@ -144,6 +148,10 @@ impl Element for f32 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[Self; 16]) -> S::V {
         simd.load(from)
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
     }
 }
 
@@ -153,6 +161,10 @@ impl Element for f16 {
     fn load<S: Simd>(simd: S, from: &[Self; 16]) -> S::V {
         simd.load_f16(from)
     }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
 }
 
 impl Element for bf16 {
@@ -160,5 +172,9 @@ impl Element for bf16 {
     #[inline(always)]
     fn load<S: Simd>(simd: S, from: &[Self; 16]) -> S::V {
         simd.load_bf16(from)
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
     }
 }

@@ -176,3 +176,116 @@ fn values_that_are_not_numbers_stay_in_their_rows() {
         }
     }
 }
+
+/// How an operand lies: row-major, column-major, or with gaps in both directions.
+fn lay(order: u8, rows: usize, cols: usize) -> [usize; 2] {
+    match order {
+        0 => [cols + 1, 1],
+        1 => [1, rows + 2],
+        _ => [2, 2 * rows + 1],
+    }
+}
+
+fn matmul_case<E: Element>(
+    pool: &Pool,
+    [m, n, k]: [usize; 3],
+    orders: [u8; 2],
+    batch: [usize; 2],
+    seed: u64,
+    from: fn(f32) -> E,
+) {
+    let (a_strides, b_strides) = (lay(orders[0], m, k), lay(orders[1], k, n));
+    // The second operand is shared along the second batch axis.
+    let a_size = m * a_strides[0] + k * a_strides[1] + 1;
+    let b_size = k * b_strides[0] + n * b_strides[1] + 1;
+    let a = values(seed, a_size * batch[0] * batch[1]);
+    let b = values(seed + 1, b_size * batch[0]);
+    let narrow: Vec<E> = b.iter().map(|&b| from(b)).collect();
+    let (row, epilogue) = (
+        n * batch[1],
+        Epilogue {
+            scale: 0.25,
+            ..Epilogue::NONE
+        },
+    );
+    let mut y = vec![f32::NAN; batch[0] * m * row];
+    let mut scratch = vec![f32::NAN; matmul_scratch(pool, m, n, k)];
+    let out = MatMut::batched(&mut y, batch, [m * row, n], m, n, row);
+    let a_batch = [batch[1] * a_size, a_size];
+    matmul(
+        pool,
+        k,
+        Strided {
+            data: &a,
+            batch_strides: a_batch,
+            strides: a_strides,
+        },
+        Strided {
+            data: &narrow,
+            batch_strides: [b_size, 0],
+            strides: b_strides,
+        },
+        &epilogue,
+        out,
+        &mut scratch,
+    );
+    for (outer, inner) in
+        (0..batch[0]).flat_map(|outer| (0..batch[1]).map(move |inner| (outer, inner)))
+    {
+        let a = &a[outer * a_batch[0] + inner * a_batch[1]..];
+        let b = &b[outer * b_size..];
+        check(
+            [m, n, k],
+            |i, p| a[i * a_strides[0] + p * a_strides[1]],
+            |p, j| b[p * b_strides[0] + j * b_strides[1]],
+            |_, _, sum| sum * 0.25,
+            |i, j| y[outer * m * row + i * row + inner * n + j],
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn matmul_is_the_sum_of_products(
+        m in 0usize..=40, n in 0usize..=70, k in 0usize..=70, a in 0u8..3, b in 0u8..3, outer in 0usize..3,
+        inner in 1usize..3, seed in any::<u32>()
+    ) {
+        for pool in pools() {
+            matmul_case(&pool, [m, n, k], [a, b], [outer, inner], seed.into(), |w| w);
+            matmul_case(&pool, [m, n, k], [a, b], [outer, inner], seed.into(), f16::from_f32);
+        }
+    }
+}
+
+#[test]
+fn matmul_with_several_blocks() {
+    for pool in pools() {
+        for orders in [[0, 0], [0, 1], [1, 0], [2, 2]] {
+            matmul_case(&pool, [100, 150, 1100], orders, [1, 1], 3, |w| w);
+            matmul_case(&pool, [530, 70, 90], orders, [1, 2], 4, |w| w);
+        }
+    }
+}
+
+#[test]
+fn sixteen_vectors_are_transposed() {
+    struct Transpose<'a>(&'a [f32], &'a mut [f32]);
+    impl Kernel for Transpose<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call<S: Simd>(self, simd: S) {
+            pack_rows(simd, 16, 16, |row| &self.0[row * 16..][..16], self.1);
+        }
+    }
+    let from: Vec<f32> = (0..256u16).map(f32::from).collect();
+    for isa in Isa::available() {
+        let mut to = vec![0.0; 256];
+        isa.run(Transpose(&from, &mut to));
+        assert!(
+            (0..256).all(|i| to[i] == from[i % 16 * 16 + i / 16]),
+            "{isa:?}"
+        );
+    }
+}

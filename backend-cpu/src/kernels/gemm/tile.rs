@@ -88,23 +88,42 @@ fn accumulate<S: Simd, E: Element, const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// Packs rows `first .. first + rows` as `[k][rows]`: `at(row)` gives a row of `k` elements with unit stride.
+/// Packs `rows` (at most 16) rows of `k` elements as `[k][rows]`: `at(row)` gives a row with unit stride.
 #[inline(always)]
-pub(super) fn pack_rows<'a>(
+pub(super) fn pack_rows<'a, S: Simd, E: Element>(
+    simd: S,
     rows: usize,
     k: usize,
-    at: impl Fn(usize) -> &'a [f32],
+    at: impl Fn(usize) -> &'a [E],
     to: &mut [f32],
 ) {
-    const BLOCK: usize = 64;
-    for start in (0..k).step_by(BLOCK) {
-        let len = BLOCK.min(k - start);
-        let to = &mut to[start * rows..(start + len) * rows];
-        for row in 0..rows {
-            let from = &at(row)[start..start + len];
-            for (to, &x) in to[row..].iter_mut().step_by(rows).zip(from) {
-                *to = x;
+    let whole = k / 16 * 16;
+    for start in (0..whole).step_by(16) {
+        let mut block = [simd.splat(0.0); 16];
+        for (row, block) in block.iter_mut().enumerate().take(rows) {
+            let (from, _) = at(row)[start..]
+                .split_first_chunk::<16>()
+                .expect("a whole block");
+            *block = E::load(simd, from);
+        }
+        let block = simd.transpose(block);
+        for (p, &column) in block.iter().enumerate() {
+            // The lanes after `rows` land where the next column goes, which is written later.
+            let to = &mut to[(start + p) * rows..];
+            match to.first_chunk_mut::<16>() {
+                Some(to) => simd.store(column, to),
+                None => {
+                    let mut all = [0.0; 16];
+                    simd.store(column, &mut all);
+                    to[..rows].copy_from_slice(&all[..rows]);
+                }
             }
+        }
+    }
+    for row in 0..rows {
+        let from = at(row);
+        for p in whole..k {
+            to[p * rows + row] = from[p].widen();
         }
     }
 }
