@@ -192,7 +192,7 @@ pub fn linear<E: Element>(
 }
 
 impl Epilogue<'_> {
-    fn check(&self, rows: usize, cols: usize) {
+    pub(super) fn check(&self, rows: usize, cols: usize) {
         assert!(
             self.bias.is_none_or(|bias| bias.len() == cols),
             "a bias has one value per column"
@@ -204,21 +204,37 @@ impl Epilogue<'_> {
         );
     }
 
+    /// Finishes the sums of `width` columns from `col` on in a row.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd>(
+        &self,
+        simd: S,
+        sum: S::V,
+        row: usize,
+        col: usize,
+        width: usize,
+    ) -> S::V {
+        let mut sum = simd.mul(sum, simd.splat(self.scale));
+        if let Some(bias) = self.bias {
+            sum = simd.add(sum, load_part(simd, &bias[col..][..width]));
+        }
+        if let Some(residual) = self.residual {
+            sum = simd.add(sum, load_part(simd, &residual.row(row)[col..][..width]));
+        }
+        match self.activation {
+            Activation::None => sum,
+            Activation::Relu => simd.max(simd.splat(0.0), sum),
+            Activation::Clip(low, high) => {
+                simd.min(simd.splat(high), simd.max(simd.splat(low), sum))
+            }
+        }
+    }
+
     /// Stores the sums of `rows` rows and `panels` panels at (`row`, `col`) of `y`, added to what is there unless
     /// `first`, and finished if `last`.
     #[inline(always)]
     fn store<S: Simd>(&self, simd: S, sums: &Sums, at: Place, y: &mut Tile<'_, f32>) {
         let (row0, col0) = (y.row + at.row, y.col + at.col);
-        let low = match self.activation {
-            Activation::None => f32::NEG_INFINITY,
-            Activation::Relu => 0.0,
-            Activation::Clip(low, _) => low,
-        };
-        let high = if let Activation::Clip(_, high) = self.activation {
-            high
-        } else {
-            f32::INFINITY
-        };
         for row in 0..at.rows {
             let y = &mut y.row(at.row + row)[at.col..];
             let width = y.len().min(at.panels * PANEL);
@@ -229,19 +245,7 @@ impl Epilogue<'_> {
                     sum = simd.add(sum, load_part(simd, y));
                 }
                 if at.last {
-                    sum = simd.mul(sum, simd.splat(self.scale));
-                    if let Some(bias) = self.bias {
-                        sum = simd.add(sum, load_part(simd, &bias[col..][..y.len()]));
-                    }
-                    if let Some(residual) = self.residual {
-                        sum = simd.add(
-                            sum,
-                            load_part(simd, &residual.row(row0 + row)[col..][..y.len()]),
-                        );
-                    }
-                    if self.activation != Activation::None {
-                        sum = simd.min(simd.splat(high), simd.max(simd.splat(low), sum));
-                    }
+                    sum = self.finish(simd, sum, row0 + row, col, y.len());
                 }
                 match y.first_chunk_mut::<PANEL>() {
                     Some(y) => simd.store(sum, y),
@@ -281,13 +285,13 @@ struct Place {
 }
 
 /// How a product is cut into tasks: rows and columns of a task.
-struct Split {
-    rows: usize,
-    cols: usize,
+pub(super) struct Split {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
 }
 
 impl Split {
-    fn new(pool: &Pool, m: usize, n: usize, k: usize, element_bytes: usize) -> Self {
+    pub(super) fn new(pool: &Pool, m: usize, n: usize, k: usize, element_bytes: usize) -> Self {
         let threads = pool.threads();
         let panels = n.div_ceil(PANEL).max(1);
         let most = (PACKED_ELEMS / k.max(1)).clamp(48, 480);

@@ -72,6 +72,7 @@ impl Simd for Lanes {
     type V = [__m256; 2];
     type I = [__m256i; 2];
     type W = Halves;
+    type N = [__m256i; 2];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -237,23 +238,35 @@ impl Simd for Lanes {
         }
     }
     #[inline(always)]
-    fn load_nibbles(self, from: &[u8; 64]) -> [Halves; 2] {
+    fn load_nibbles(self, from: &[u8; 64]) -> [[__m256i; 2]; 2] {
         // SAFETY: see the impl.
         unsafe {
-            let low = _mm256_set1_epi16(15);
-            let mut w = [[[_mm256_setzero_si256(); 2]; 2]; 2];
+            let low = _mm256_set1_epi8(15);
+            let mut w = [[_mm256_setzero_si256(); 2]; 2];
             for half in 0..2 {
                 let bytes = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>().add(half));
-                w[0][half] = [
-                    _mm256_and_si256(bytes, low),
-                    _mm256_and_si256(_mm256_srli_epi16::<8>(bytes), low),
-                ];
-                w[1][half] = [
-                    _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low),
-                    _mm256_srli_epi16::<12>(bytes),
-                ];
+                w[0][half] = _mm256_and_si256(bytes, low);
+                w[1][half] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low);
             }
             w
+        }
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, acc: Self::I, x: [i8; 4], w: [__m256i; 2]) -> Self::I {
+        // SAFETY: see the impl. Two products of at most 15 * 128 do not saturate 16 bits.
+        unsafe {
+            let x = _mm256_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8)));
+            let ones = _mm256_set1_epi16(1);
+            [
+                _mm256_add_epi32(
+                    acc[0],
+                    _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], x), ones),
+                ),
+                _mm256_add_epi32(
+                    acc[1],
+                    _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], x), ones),
+                ),
+            ]
         }
     }
     #[inline(always)]

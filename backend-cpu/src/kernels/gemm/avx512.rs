@@ -63,6 +63,7 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
     type V = __m512;
     type I = __m512i;
     type W = __m512i;
+    type N = __m512i;
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -216,6 +217,18 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
                 _mm512_and_si512(bytes, low),
                 _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low),
             ]
+        }
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, acc: __m512i, x: [i8; 4], w: __m512i) -> __m512i {
+        // SAFETY: see the impl. Two products of at most 15 * 128 do not saturate 16 bits.
+        unsafe {
+            let x = _mm512_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8)));
+            if VNNI {
+                return _mm512_dpbusd_epi32(acc, w, x);
+            }
+            let products = _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1));
+            _mm512_add_epi32(acc, products)
         }
     }
     #[inline(always)]

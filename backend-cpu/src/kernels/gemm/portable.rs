@@ -14,6 +14,7 @@ impl Simd for Portable {
     type V = [f32; 16];
     type I = [i32; 16];
     type W = [i8; 64];
+    type N = [u8; 64];
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -97,11 +98,16 @@ impl Simd for Portable {
         *from
     }
     #[inline(always)]
-    fn load_nibbles(self, from: &[u8; 64]) -> [[i8; 64]; 2] {
-        [
-            from.map(|byte| (byte & 15) as i8),
-            from.map(|byte| (byte >> 4) as i8),
-        ]
+    fn load_nibbles(self, from: &[u8; 64]) -> [[u8; 64]; 2] {
+        [from.map(|byte| byte & 15), from.map(|byte| byte >> 4)]
+    }
+    #[inline(always)]
+    fn dot4_nibbles(self, acc: [i32; 16], x: [i8; 4], w: [u8; 64]) -> [i32; 16] {
+        from_fn(|i| {
+            (0..4).fold(acc[i], |sum, j| {
+                sum.wrapping_add(i32::from(x[j]) * i32::from(w[4 * i + j]))
+            })
+        })
     }
     #[inline(always)]
     fn unpack_nibbles(self, from: &[u8; 64]) -> [[f32; 16]; 8] {

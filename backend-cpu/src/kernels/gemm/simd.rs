@@ -126,8 +126,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type W: Copy;
     /// Loads 64 weights for `dot4`.
     fn load_w(self, from: &[i8; 64]) -> Self::W;
-    /// The low and the high nibbles of 64 bytes, as weights 0..=15 for `dot4`.
-    fn load_nibbles(self, from: &[u8; 64]) -> [Self::W; 2];
+    /// 16 groups of 4 values 0..=15, in a form that `dot4_nibbles` wants.
+    type N: Copy;
+    /// The low and the high nibbles of 64 bytes.
+    fn load_nibbles(self, from: &[u8; 64]) -> [Self::N; 2];
+    /// As `dot4`, for signed `x` and weights 0..=15.
+    fn dot4_nibbles(self, acc: Self::I, x: [i8; 4], w: Self::N) -> Self::I;
     /// Eight vectors of 16 weights 0..=15 as f32, out of 16 groups of 4 bytes: lane `i` of vector `j` is the low
     /// nibble of byte `4 i + j` for `j < 4`, the high nibble of byte `4 i + j - 4` else.
     fn unpack_nibbles(self, from: &[u8; 64]) -> [Self::V; 8];
