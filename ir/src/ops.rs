@@ -440,30 +440,49 @@ pub(crate) use op_table;
 
 pub mod broadcast;
 pub mod host;
+pub(crate) mod reading;
+mod scatter;
 pub use host::{HOST_TABLE, HostOp};
 
 op_table! {
     /// The operators that every backend knows.
     CoreOp, false, CORE_TABLE:
+    mod arg_reduce: ArgReduce;
     mod binary: Binary;
     mod cast: Cast;
     mod compare: Compare;
     mod concat: Concat;
+    mod cumulate: Cumulate;
     mod dims: Dims;
     mod expand: Expand;
+    mod fill: Fill;
     mod gather: Gather;
+    mod gather_elements: GatherElements;
+    mod gather_nd: GatherNd;
     mod matmul: MatMul;
     mod linear: Linear;
+    mod one_hot: OneHot;
+    mod pad: Pad;
+    mod range: Range;
     mod reduce: Reduce;
     mod reshape: Reshape;
+    mod scatter_elements: ScatterElements;
+    mod scatter_nd: ScatterNd;
     mod select: Select;
     mod shape_of: ShapeOf;
     mod slice: Slice;
     mod softmax: Softmax;
+    mod tile: Tile;
+    mod top_k: TopK;
     mod transpose: Transpose;
+    mod trilu: Trilu;
     mod unary: Unary;
 }
+pub use arg_reduce::ArgFn;
+pub use cumulate::CumulateFn;
+pub use pad::PadMode;
 pub use reduce::ReduceFn;
+pub use scatter::Reduction;
 
 /// An operator.
 #[derive(Clone, Debug, PartialEq)]

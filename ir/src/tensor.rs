@@ -334,7 +334,11 @@ impl Tensor {
 
     /// Every integer or truth value as i64 (u64 above its range wraps); floats and text are an error.
     pub fn to_i64(&self) -> Result<Vec<i64>, TensorError> {
-        Ok(self.to_ints()?.into_iter().map(|v| v as i64).collect())
+        match self.dtype {
+            DType::I64 => Ok(self.as_slice::<i64>()?.to_vec()),
+            DType::I32 => Ok(self.as_slice::<i32>()?.iter().map(|v| i64::from(*v)).collect()),
+            _ => Ok(self.to_ints()?.into_iter().map(|v| v as i64).collect()),
+        }
     }
 
     /// Truth values of a bool tensor.
@@ -366,11 +370,15 @@ impl Tensor {
                 from.iter().enumerate().for_each(|(o, i)| out[o * bits / 8] |= of(*i) << (o * bits % 8))
             });
         }
-        let w = bits / 8;
-        Tensor::build(self.dtype, dims, |out| {
-            for (o, i) in out.chunks_exact_mut(w).zip(from) {
-                o.copy_from_slice(&b[i * w..i * w + w]);
-            }
+        fn copy<T: bytemuck::Pod>(out: &mut [u8], b: &[u8], from: &[usize]) {
+            let (out, b): (&mut [T], &[T]) = (bytemuck::cast_slice_mut(out), bytemuck::cast_slice(b));
+            out.iter_mut().zip(from).for_each(|(o, i)| *o = b[*i]);
+        }
+        Tensor::build(self.dtype, dims, |out| match bits {
+            8 => copy::<u8>(out, b, from),
+            16 => copy::<u16>(out, b, from),
+            32 => copy::<u32>(out, b, from),
+            _ => copy::<u64>(out, b, from),
         })
     }
 }
