@@ -1,1 +1,17 @@
 //! Graph to plan: buffers, arena, steps, the safety checker and the store on disk.
+//!
+//! [`build`](build::build) asks a [`Target`] how each node of a graph is computed and lays the result out as a [`Plan`].
+
+pub mod arena;
+pub mod build;
+pub mod layout;
+pub mod model;
+mod view;
+
+pub use arena::{Arena, LayoutError, Offsets};
+pub use build::{LaunchOptions, LowerError, PlanBuilder, PlanError, Target, build, build_entries};
+pub use layout::Layout;
+pub use model::{
+    Buffer, BufferId, COPY, Entry, Hash, Launch, Loc, Place, Plan, Port, SlotId, Source, Step, Stream, SyncKind,
+    SyncPoint, Transfer, WeightInfo, body_key,
+};

@@ -1,0 +1,548 @@
+//! Graph to plan: walks a verified graph in order and asks a [`Target`] how each node is computed.
+//!
+//! A target answers with [`PlanBuilder::launch`] (a step that writes the node's results to memory of their own) or
+//! [`PlanBuilder::view`] (no step: the result is bytes of an operand). Everything else is done here: results go to the
+//! arena, straight to an output of the entry, or to a slot when their size is not known before they exist; outputs that
+//! no step wrote in place are copied; slots are freed after their last reader; buffers are placed; bodies of control flow
+//! become entries of their own.
+
+use crate::arena::{Life, place};
+use crate::layout::Layout;
+use crate::model::{
+    BufferId, COPY, Entry, Launch, Loc, Place, Plan, Port, SlotId, Source, Step, Stream, SyncPoint, Transfer,
+    WeightInfo, body_key,
+};
+use crate::view::{Sizes, bytes, view_of};
+use ir::attr::Attr;
+use ir::graph::{Kind, Origin};
+use ir::verify::{VerifyError, verify_within};
+use ir::{Dim, Graph, NodeId, Tensor, TensorType, Value, Verified};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+/// Something that plans can be made for.
+pub trait Target {
+    /// The word in the plan: "cpu".
+    fn name(&self) -> &str;
+
+    /// Plans one operator: calls [`PlanBuilder::launch`] or [`PlanBuilder::view`] for it, once.
+    fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError>;
+}
+
+/// A node that a target cannot compute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LowerError {
+    /// First result of the node.
+    pub node: Arc<str>,
+    /// The operator.
+    pub op: String,
+    /// ONNX nodes that it stands for.
+    pub origin: Origin,
+    /// Why not.
+    pub reason: String,
+}
+
+impl LowerError {
+    /// The error for a node of `graph`.
+    pub fn new(graph: &Graph, node: NodeId, reason: impl Into<String>) -> LowerError {
+        let at = graph.node(node);
+        let op = at.op().map_or("", |op| op.name()).to_string();
+        LowerError { node: at.names[0].clone(), op, origin: at.origin.clone(), reason: reason.into() }
+    }
+}
+
+impl fmt::Display for LowerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` ({}", self.node, self.op)?;
+        if !self.origin.is_empty() {
+            write!(f, ", from {}", self.origin.join(" + "))?;
+        }
+        write!(f, "): {}", self.reason)
+    }
+}
+
+impl std::error::Error for LowerError {}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A node cannot be computed by the target.
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    /// The body of a node is not a valid graph.
+    #[error("the body `{body}`: {source}")]
+    Body {
+        /// Its key.
+        body: String,
+        /// What is wrong with it.
+        source: VerifyError,
+    },
+}
+
+/// How a launch differs from the plainest one.
+#[derive(Clone, Debug, Default)]
+pub struct LaunchOptions {
+    /// Where it is queued; the host unless given.
+    pub stream: Option<Stream>,
+    /// Bytes of memory the kernel needs beside operands and results.
+    pub scratch: Option<Dim>,
+    /// The operand whose memory the first result may take, where nobody reads it afterwards.
+    pub in_place: Option<usize>,
+}
+
+impl LaunchOptions {
+    /// A launch with scratch memory.
+    pub fn scratch(bytes: impl Into<Dim>) -> LaunchOptions {
+        LaunchOptions { scratch: Some(bytes.into()), ..LaunchOptions::default() }
+    }
+}
+
+/// Plans one graph as the entry `main`.
+pub fn build(graph: Verified<'_>, target: &dyn Target, model_hash: &str) -> Result<Plan, PlanError> {
+    build_entries(&[("main", graph)], target, model_hash)
+}
+
+/// Plans several graphs that share weights of the same name and data; the first is `main`.
+pub fn build_entries(
+    entries: &[(&str, Verified<'_>)],
+    target: &dyn Target,
+    model_hash: &str,
+) -> Result<Plan, PlanError> {
+    let mut weights = WeightTable::default();
+    let built = entries.iter().map(|(name, graph)| build_entry(name, *graph, &BTreeSet::new(), target, &mut weights));
+    let built = built.collect::<Result<Vec<_>, _>>()?;
+    let (target, model_hash) = (target.name().to_string(), model_hash.to_string());
+    Ok(Plan { target, model_hash, entries: built, weights: weights.finish() })
+}
+
+fn build_entry(
+    name: &str,
+    verified: Verified<'_>,
+    outer: &BTreeSet<Arc<str>>,
+    target: &dyn Target,
+    weights: &mut WeightTable,
+) -> Result<Entry, PlanError> {
+    let graph = verified.graph();
+    let mut builder = PlanBuilder::new(name, graph, weights);
+    let mut bodies = BTreeMap::new();
+    let mut symbols: Option<BTreeSet<Arc<str>>> = None;
+    for id in graph.order() {
+        let Some(op) = graph.op(id) else { continue };
+        target.lower(verified, id, &mut builder)?;
+        builder.lowered(id)?;
+        if !op.has_body() {
+            continue;
+        }
+        let symbols = symbols.get_or_insert_with(|| all_symbols(graph, outer));
+        for (attr, value) in op.attrs() {
+            let Attr::Graph(body) = value else { continue };
+            let key = body_key(&graph.node(id).names[0], &attr);
+            let body = verify_within(&body, symbols).map_err(|source| PlanError::Body { body: key.clone(), source })?;
+            let path = body_path(name, &key);
+            let entry = build_entry(&path, body, symbols, target, builder.weights)?;
+            bodies.insert(key, entry);
+        }
+    }
+    Ok(builder.finish(bodies))
+}
+
+/// The name of a body's entry: the keys from the outermost graph inwards; `main` goes without saying.
+pub(crate) fn body_path(parent: &str, key: &str) -> String {
+    if parent == "main" { key.to_string() } else { format!("{parent}{key}") }
+}
+
+/// Every symbol that types of the graph mention, and those of its surroundings.
+pub(crate) fn all_symbols(graph: &Graph, outer: &BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+    let mut symbols = outer.clone();
+    for id in graph.order() {
+        let types = graph.results(id).filter_map(|v| graph.tensor_ty(v)?.dims());
+        symbols.extend(types.flatten().flat_map(Dim::symbols));
+    }
+    symbols
+}
+
+/// What a target writes to while it lowers the nodes of one graph.
+pub struct PlanBuilder<'a> {
+    name: &'a str,
+    graph: &'a Graph,
+    sizes: Sizes,
+    weights: &'a mut WeightTable,
+    locs: HashMap<Value, Loc>,
+    /// Values that are written to an output of the entry, being all of it.
+    claims: HashMap<Value, u32>,
+    steps: Vec<Step>,
+    lives: Vec<Life>,
+    /// Operands and outputs that have yet to read something in a buffer.
+    readers: Vec<usize>,
+    /// The last step that touches a slot.
+    slots: Vec<u32>,
+}
+
+impl<'a> PlanBuilder<'a> {
+    fn new(name: &'a str, graph: &'a Graph, weights: &'a mut WeightTable) -> PlanBuilder<'a> {
+        let sizes = Sizes::new(graph);
+        let claims = claims(graph, &sizes);
+        let (locs, steps, lives, readers, slots) = Default::default();
+        let mut builder = PlanBuilder { name, graph, sizes, weights, locs, claims, steps, lives, readers, slots };
+        for (i, id) in graph.inputs.iter().enumerate() {
+            builder.locs.insert((*id).into(), Place::Input(i as u32).into());
+        }
+        for id in graph.order() {
+            let v = Value::from(id);
+            match &graph.node(id).kind {
+                Kind::Input | Kind::Op(_) => {}
+                Kind::Absent => {
+                    builder.locs.insert(v, Place::None.into());
+                }
+                Kind::Weight(data) if graph.use_count(v) > 0 => {
+                    let key = builder.weights.key(name, graph, v, data.as_ref());
+                    builder.locs.insert(v, Place::Weight(key).into());
+                }
+                Kind::Weight(_) => {}
+            }
+        }
+        builder
+    }
+
+    /// The graph that is being planned.
+    pub fn graph(&self) -> &'a Graph {
+        self.graph
+    }
+
+    /// Where a value is: any operand of the node that is being lowered, or a result of it that has been planned.
+    pub fn value_loc(&self, value: Value) -> Loc {
+        self.locs.get(&value).cloned().unwrap_or_else(|| panic!("`{}` is not planned yet", self.graph.name(value)))
+    }
+
+    /// Whether nobody has planned this value.
+    fn is_open(&self, value: Value) -> bool {
+        !self.locs.contains_key(&value)
+    }
+
+    /// A step that runs `kernel` for a node: reads all its operands, writes all its results.
+    pub fn launch(
+        &mut self,
+        node: NodeId,
+        kernel: impl Into<String>,
+        options: LaunchOptions,
+    ) -> Result<(), LowerError> {
+        if let Some(v) = self.graph.results(node).find(|v| !self.is_open(*v)) {
+            let reason = format!("`{}` was planned twice", self.graph.name(v));
+            return Err(LowerError::new(self.graph, node, reason));
+        }
+        let operands = self.graph.operands(node);
+        let reads: Vec<Loc> = operands.iter().map(|v| self.value_loc(*v)).collect();
+        reads.iter().for_each(|loc| self.read(loc));
+        let shared = options.in_place.and_then(|operand| self.replaceable(node, &reads, operand));
+        let in_place = shared.is_some();
+        let mut writes = Vec::with_capacity(1);
+        for v in self.graph.results(node) {
+            let place = match &shared {
+                Some(place) if v.result == 0 => place.clone(),
+                _ => self.room(v),
+            };
+            self.define(v, place.into());
+            writes.push(self.locs[&v].clone());
+        }
+        let scratch = options.scratch.map(|bytes| self.buffer(bytes));
+        self.steps.push(Step::Launch(Launch {
+            stream: options.stream.unwrap_or(Stream::HOST),
+            kernel: kernel.into(),
+            node: self.graph.node(node).names[0].clone(),
+            reads,
+            writes,
+            scratch,
+            in_place,
+            frees: vec![],
+        }));
+        Ok(())
+    }
+
+    /// Makes the results of a node views where they are nothing but bytes of an operand. False, and nothing is done,
+    /// where they are not: then launch a kernel.
+    pub fn view(&mut self, node: NodeId) -> bool {
+        let results: Vec<Value> = self.graph.results(node).collect();
+        let [result] = results[..] else { return false };
+        let Some((of, offset)) = view_of(self.graph, &self.sizes, result) else { return false };
+        self.place_view(result, of, offset)
+    }
+
+    /// Makes `result` the bytes of `of` from `offset` on. False, and nothing is done, where the graph does not say so.
+    pub fn alias(&mut self, result: Value, of: Value, offset: &Dim) -> bool {
+        match view_of(self.graph, &self.sizes, result) {
+            Some((operand, at)) if operand == of && self.sizes.same(&at, offset) => self.place_view(result, of, at),
+            _ => false,
+        }
+    }
+
+    fn place_view(&mut self, result: Value, of: Value, offset: Dim) -> bool {
+        if !self.is_open(result) {
+            return false;
+        }
+        let Loc { place, offset: start } = self.value_loc(of);
+        self.define(result, Loc { place, offset: start + offset });
+        true
+    }
+
+    /// Asks for a layout of a constant. It is granted when every reader of the constant, in all entries, asks for the
+    /// same one and it applies; otherwise the constant stays row-major. [`WeightInfo::layout`] says which it became.
+    pub fn weight_layout(&mut self, value: Value, layout: Layout) {
+        let is_weight = matches!(self.graph.node(value.node).kind, Kind::Weight(_));
+        if let Some(Loc { place: Place::Weight(key), .. }) = self.locs.get(&value).filter(|_| is_weight) {
+            if let Some(weight) = self.weights.found.get_mut(key) {
+                weight.wishes.push(layout);
+            }
+        }
+    }
+
+    /// Lets `waiter` wait for what `signaller` was given so far.
+    pub fn sync(&mut self, sync: SyncPoint) {
+        self.steps.push(Step::Sync(sync));
+    }
+
+    /// New memory of the arena, for a target that moves values between memories.
+    pub fn transfer(&mut self, stream: Stream, value: Value) {
+        let from = self.value_loc(value);
+        self.read(&from);
+        let to = Loc::from(self.room(value));
+        let name = self.graph.name(value).clone();
+        self.steps.push(Step::Copy(Transfer { stream, value: name, from, to: to.clone() }));
+        self.define(value, to);
+    }
+
+    /// The buffer of an operand when its last reader is this node, nothing else shares it and the first result fills it.
+    fn replaceable(&self, node: NodeId, reads: &[Loc], operand: usize) -> Option<Place> {
+        let loc = reads.get(operand)?;
+        let Place::Buffer(id) = loc.place else { return None };
+        let once = reads.iter().filter(|r| r.place == loc.place).count() == 1;
+        let result = Value::from(node);
+        let fills = bytes(self.graph, result).is_some_and(|b| b == self.lives[id.0 as usize].bytes);
+        let last = self.readers[id.0 as usize] == 1;
+        let free = once && fills && last && loc.offset.as_const() == Some(0) && !self.claims.contains_key(&result);
+        free.then(|| loc.place.clone())
+    }
+
+    /// Where a result will be written.
+    fn room(&mut self, v: Value) -> Place {
+        let Some(bytes) = bytes(self.graph, v) else {
+            self.slots.push(self.steps.len() as u32);
+            return Place::Slot(SlotId(self.slots.len() as u32 - 1));
+        };
+        match self.claims.get(&v) {
+            Some(output) => Place::Output(*output),
+            None => Place::Buffer(self.buffer(bytes)),
+        }
+    }
+
+    fn buffer(&mut self, bytes: Dim) -> BufferId {
+        let step = self.steps.len() as u32;
+        self.lives.push(Life { bytes, first: step, last: step });
+        self.readers.push(0);
+        BufferId(self.lives.len() as u32 - 1)
+    }
+
+    fn define(&mut self, v: Value, loc: Loc) {
+        if let Place::Buffer(id) = loc.place {
+            self.readers[id.0 as usize] += self.graph.use_count(v);
+            self.touch(id);
+        }
+        self.locs.insert(v, loc);
+    }
+
+    fn touch(&mut self, id: BufferId) {
+        let life = &mut self.lives[id.0 as usize];
+        life.last = life.last.max(self.steps.len() as u32);
+    }
+
+    /// Notes that the next step reads a place.
+    fn read(&mut self, loc: &Loc) {
+        match &loc.place {
+            Place::Buffer(id) => self.touch(*id),
+            Place::Slot(id) => self.slots[id.0 as usize] = self.steps.len() as u32,
+            Place::Weight(key) => self.weights.read(key),
+            Place::Input(_) | Place::Output(_) | Place::None => {}
+        }
+    }
+
+    /// Called when the target has planned a node: every result must have a place now.
+    fn lowered(&mut self, node: NodeId) -> Result<(), LowerError> {
+        if let Some(v) = self.graph.results(node).find(|v| self.is_open(*v)) {
+            let reason = format!("the target did not say how `{}` is computed", self.graph.name(v));
+            return Err(LowerError::new(self.graph, node, reason));
+        }
+        for v in self.graph.operands(node) {
+            if let Place::Buffer(id) = self.locs[&v].place {
+                self.readers[id.0 as usize] -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, bodies: BTreeMap<String, Entry>) -> Entry {
+        let graph = self.graph;
+        let outputs: Vec<Port> = (0..graph.outputs.len()).map(|i| self.output(i)).collect();
+        let inputs = graph.inputs.iter().enumerate().map(|(i, id)| {
+            let (v, value) = (Value::from(*id), Place::Input(i as u32).into());
+            Port { name: graph.name(v).clone(), ty: graph.ty(v).clone(), value }
+        });
+        let inputs = inputs.collect();
+        self.free_slots(&outputs);
+        let (buffers, renumbered) = place(&self.lives);
+        self.steps.iter_mut().for_each(|step| renumber(step, &renumbered));
+        Entry {
+            name: self.name.to_string(),
+            graph: graph.clone(),
+            inputs,
+            outputs,
+            buffers,
+            slots: self.slots.len() as u32,
+            steps: self.steps,
+            bodies,
+        }
+    }
+
+    /// The port of a result, with the copy that brings the value there where it is needed.
+    fn output(&mut self, index: usize) -> Port {
+        let out = &self.graph.outputs[index];
+        let (name, ty) = (out.name.clone(), self.graph.ty(out.value).clone());
+        let from = self.value_loc(out.value);
+        if !ty.is_plannable() {
+            return Port { name, ty, value: from };
+        }
+        let to = Loc::from(Place::Output(index as u32));
+        if from != to {
+            self.read(&from);
+            self.steps.push(Step::Launch(Launch {
+                stream: Stream::HOST,
+                kernel: COPY.to_string(),
+                node: self.graph.name(out.value).clone(),
+                reads: vec![from],
+                writes: vec![to.clone()],
+                scratch: None,
+                in_place: false,
+                frees: vec![],
+            }));
+        }
+        Port { name, ty, value: to }
+    }
+
+    fn free_slots(&mut self, outputs: &[Port]) {
+        let kept: BTreeSet<&Place> = outputs.iter().map(|port| &port.value.place).collect();
+        for (slot, last) in self.slots.iter().enumerate() {
+            let id = SlotId(slot as u32);
+            if kept.contains(&Place::Slot(id)) {
+                continue;
+            }
+            if let Step::Launch(launch) = &mut self.steps[*last as usize] {
+                launch.frees.push(id);
+            }
+        }
+    }
+}
+
+/// Values to write straight to an output: what an output is, or is a view of all of; one value for one output.
+fn claims(graph: &Graph, sizes: &Sizes) -> HashMap<Value, u32> {
+    let mut claims = HashMap::new();
+    for (index, out) in graph.outputs.iter().enumerate() {
+        let Some(len) = bytes(graph, out.value) else { continue };
+        let mut root = out.value;
+        while let Some((of, offset)) = view_of(graph, sizes, root) {
+            let whole = bytes(graph, of).is_some_and(|b| sizes.same(&b, &len)) && offset.as_const() == Some(0);
+            if !whole {
+                break;
+            }
+            root = of;
+        }
+        if graph.op(root.node).is_some() {
+            claims.entry(root).or_insert(index as u32);
+        }
+    }
+    claims
+}
+
+fn renumber(step: &mut Step, renumbered: &[BufferId]) {
+    let new = |id: &mut BufferId| *id = renumbered[id.0 as usize];
+    let new_loc = |loc: &mut Loc| {
+        if let Place::Buffer(id) = &mut loc.place {
+            new(id);
+        }
+    };
+    match step {
+        Step::Launch(launch) => {
+            launch.reads.iter_mut().chain(&mut launch.writes).for_each(new_loc);
+            launch.scratch.iter_mut().for_each(new);
+        }
+        Step::Copy(transfer) => [&mut transfer.from, &mut transfer.to].into_iter().for_each(new_loc),
+        Step::Sync(_) => {}
+    }
+}
+
+/// The constants of all entries while they are planned.
+#[derive(Default)]
+struct WeightTable {
+    found: BTreeMap<Arc<str>, PendingWeight>,
+}
+
+struct PendingWeight {
+    ty: TensorType,
+    data: Option<Tensor>,
+    reads: usize,
+    wishes: Vec<Layout>,
+}
+
+impl WeightTable {
+    /// The key of a constant: its name, or its path where a constant of another entry has that name.
+    fn key(&mut self, entry: &str, graph: &Graph, v: Value, data: Option<&Tensor>) -> Arc<str> {
+        let name = graph.name(v).clone();
+        if data.is_some_and(ir::text::is_inline) {
+            return name;
+        }
+        let ty = graph.tensor_ty(v).expect("a weight is a tensor").clone();
+        let path: Arc<str> = weight_path(entry, &name).into();
+        for key in [name, path.clone()] {
+            match self.found.get(&key) {
+                Some(known) if known.ty == ty && same_data(known.data.as_ref(), data) => return key,
+                Some(_) => {}
+                None => {
+                    let data = data.cloned();
+                    self.found.insert(key.clone(), PendingWeight { ty, data, reads: 0, wishes: vec![] });
+                    return key;
+                }
+            }
+        }
+        path
+    }
+
+    fn read(&mut self, key: &str) {
+        if let Some(weight) = self.found.get_mut(key) {
+            weight.reads += 1;
+        }
+    }
+
+    fn finish(self) -> BTreeMap<Arc<str>, WeightInfo> {
+        let info = |w: PendingWeight| {
+            let dims = w.ty.shape.as_const().unwrap_or_default();
+            let wish = w.wishes.first().copied().unwrap_or(Layout::RowMajor);
+            let agreed = w.wishes.len() == w.reads && w.wishes.iter().all(|l| *l == wish);
+            let granted = agreed && wish.bytes(w.ty.dtype, &dims).is_some();
+            let layout = if granted { wish } else { Layout::RowMajor };
+            WeightInfo { dtype: w.ty.dtype, dims, layout, source: Source::Own, hash: None }
+        };
+        self.found.into_iter().map(|(key, w)| (key, info(w))).collect()
+    }
+}
+
+/// The key of a constant whose name another entry uses for something else.
+pub(crate) fn weight_path(entry: &str, name: &str) -> String {
+    format!("{entry}/{name}")
+}
+
+/// Constants of one name are one weight only if they hold the same bytes.
+fn same_data(a: Option<&Tensor>, b: Option<&Tensor>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.bytes().as_ptr() == b.bytes().as_ptr() && a.dims() == b.dims() || a == b,
+        (None, None) => true,
+        _ => false,
+    }
+}
