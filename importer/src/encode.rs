@@ -16,9 +16,7 @@ use prost::Message as _;
 
 use crate::proto::pb::{self, StringStringEntryProto, tensor_proto::DataLocation};
 use crate::proto::supplement as message;
-use crate::proto::{
-    External, Map, MapKeys, Optional, Sequence, SparseTensor, Tensor, TensorData, Value,
-};
+use crate::proto::{External, Map, MapKeys, Optional, Sequence, SparseTensor, Tensor, TensorData, Value};
 
 /// The tensor as a `TensorProto`.
 pub fn encode_tensor(tensor: &Tensor) -> Vec<u8> {
@@ -76,12 +74,8 @@ fn external_message(external: &External) -> Vec<StringStringEntryProto> {
         ("length", external.length.map(|length| length.to_string())),
         ("checksum", external.checksum.clone()),
     ];
-    let entry = |(key, value): (&str, Option<String>)| {
-        Some(StringStringEntryProto {
-            key: key.to_owned(),
-            value: value?,
-        })
-    };
+    let entry =
+        |(key, value): (&str, Option<String>)| Some(StringStringEntryProto { key: key.to_owned(), value: value? });
     entries.into_iter().filter_map(entry).collect()
 }
 
@@ -94,17 +88,12 @@ fn sparse_message(sparse: &SparseTensor) -> pb::SparseTensorProto {
 }
 
 fn sequence_message(sequence: &Sequence) -> message::Sequence {
-    let mut message = message::Sequence {
-        name: sequence.name.clone(),
-        elem_type: sequence.element as i32,
-        ..Default::default()
-    };
+    let mut message =
+        message::Sequence { name: sequence.name.clone(), elem_type: sequence.element as i32, ..Default::default() };
     for item in &sequence.items {
         match item {
             Value::Tensor(tensor) => message.tensor_values.push(tensor_message(tensor)),
-            Value::SparseTensor(sparse) => {
-                message.sparse_tensor_values.push(sparse_message(sparse))
-            }
+            Value::SparseTensor(sparse) => message.sparse_tensor_values.push(sparse_message(sparse)),
             Value::Sequence(sequence) => message.sequence_values.push(sequence_message(sequence)),
             Value::Map(map) => message.map_values.push(map_message(map)),
             Value::Optional(optional) => message.optional_values.push(optional_message(optional)),
@@ -119,34 +108,19 @@ fn map_message(map: &Map) -> message::Map {
         MapKeys::Strings(keys) => (Vec::new(), keys.clone()),
     };
     let values = Some(sequence_message(&map.values));
-    message::Map {
-        name: map.name.clone(),
-        key_type: map.key_type,
-        keys,
-        string_keys,
-        values,
-    }
+    message::Map { name: map.name.clone(), key_type: map.key_type, keys, string_keys, values }
 }
 
 fn optional_message(optional: &Optional) -> message::Optional {
-    let mut message = message::Optional {
-        name: optional.name.clone(),
-        elem_type: optional.element as i32,
-        ..Default::default()
-    };
+    let mut message =
+        message::Optional { name: optional.name.clone(), elem_type: optional.element as i32, ..Default::default() };
     match optional.value.as_deref() {
         None => {}
         Some(Value::Tensor(tensor)) => message.tensor_value = Some(tensor_message(tensor)),
-        Some(Value::SparseTensor(sparse)) => {
-            message.sparse_tensor_value = Some(sparse_message(sparse))
-        }
-        Some(Value::Sequence(sequence)) => {
-            message.sequence_value = Some(sequence_message(sequence))
-        }
+        Some(Value::SparseTensor(sparse)) => message.sparse_tensor_value = Some(sparse_message(sparse)),
+        Some(Value::Sequence(sequence)) => message.sequence_value = Some(sequence_message(sequence)),
         Some(Value::Map(map)) => message.map_value = Some(map_message(map)),
-        Some(Value::Optional(inner)) => {
-            message.optional_value = Some(Box::new(optional_message(inner)))
-        }
+        Some(Value::Optional(inner)) => message.optional_value = Some(Box::new(optional_message(inner))),
     }
     message
 }

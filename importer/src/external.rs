@@ -37,9 +37,7 @@ pub enum ExternalError {
         why: &'static str,
     },
     /// The path leads out of the folder through a symbolic link.
-    #[error(
-        "tensor `{tensor}`: its data file {path:?} leads out of the model's folder, to {target:?}"
-    )]
+    #[error("tensor `{tensor}`: its data file {path:?} leads out of the model's folder, to {target:?}")]
     Escapes {
         /// The tensor's name.
         tensor: String,
@@ -99,10 +97,7 @@ pub struct Folder {
 impl Folder {
     /// The folder of the model file at `model`, which must exist.
     pub fn of_model(model: &Path) -> Result<Folder, ExternalError> {
-        let failed = |source| ExternalError::Folder {
-            path: model.to_owned(),
-            source,
-        };
+        let failed = |source| ExternalError::Folder { path: model.to_owned(), source };
         let folder = match model.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -112,11 +107,7 @@ impl Folder {
         if let Some(parent) = target.parent().filter(|parent| *parent != allowed[0]) {
             allowed.push(parent.to_owned());
         }
-        Ok(Folder {
-            folder: folder.to_owned(),
-            allowed,
-            mapped: Mutex::default(),
-        })
+        Ok(Folder { folder: folder.to_owned(), allowed, mapped: Mutex::default() })
     }
 
     /// The bytes of `tensor`, which lie where `external` says; from there to the end of the file where it gives no length.
@@ -124,67 +115,41 @@ impl Folder {
         let path = self.checked_path(tensor, &external.location)?;
         let file = self.map(tensor, &external.location, &path)?;
         let offset = external.offset;
-        let range =
-            range(offset, external.length, file.len()).ok_or_else(|| ExternalError::Range {
-                tensor: tensor.to_owned(),
-                path: self.folder.join(&external.location),
-                offset,
-                length: external.length.unwrap_or(0),
-                size: file.len(),
-            })?;
-        Ok(Located {
-            path,
+        let range = range(offset, external.length, file.len()).ok_or_else(|| ExternalError::Range {
+            tensor: tensor.to_owned(),
+            path: self.folder.join(&external.location),
             offset,
-            bytes: file.slice(range),
-        })
+            length: external.length.unwrap_or(0),
+            size: file.len(),
+        })?;
+        Ok(Located { path, offset, bytes: file.slice(range) })
     }
 
     /// The absolute path of a location, if it may be read.
     fn checked_path(&self, tensor: &str, location: &str) -> Result<PathBuf, ExternalError> {
         if let Some(why) = fault(location) {
-            return Err(ExternalError::Location {
-                tensor: tensor.to_owned(),
-                location: location.to_owned(),
-                why,
-            });
+            return Err(ExternalError::Location { tensor: tensor.to_owned(), location: location.to_owned(), why });
         }
         let path = self.folder.join(location);
-        let failed = |source| ExternalError::File {
-            tensor: tensor.to_owned(),
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| ExternalError::File { tensor: tensor.to_owned(), path: path.clone(), source };
         let target = path.canonicalize().map_err(failed)?;
         if !self.allowed.iter().any(|folder| target.starts_with(folder)) {
-            return Err(ExternalError::Escapes {
-                tensor: tensor.to_owned(),
-                path,
-                target,
-            });
+            return Err(ExternalError::Escapes { tensor: tensor.to_owned(), path, target });
         }
         if !target.is_file() {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is not a regular file",
-            )));
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
         Ok(target)
     }
 
     /// The whole file, mapped now or before.
     fn map(&self, tensor: &str, location: &str, path: &Path) -> Result<Bytes, ExternalError> {
-        let mut mapped = self
-            .mapped
-            .lock()
-            .expect("nobody panics while the files are locked");
+        let mut mapped = self.mapped.lock().expect("nobody panics while the files are locked");
         if let Some(file) = mapped.get(path) {
             return Ok(file.clone());
         }
-        let failed = |source| ExternalError::File {
-            tensor: tensor.to_owned(),
-            path: self.folder.join(location),
-            source,
-        };
+        let failed =
+            |source| ExternalError::File { tensor: tensor.to_owned(), path: self.folder.join(location), source };
         let file = map_file(path).map_err(failed)?;
         mapped.insert(path.to_owned(), file.clone());
         Ok(file)
@@ -239,20 +204,12 @@ mod tests {
     }
 
     fn at(location: &str, offset: u64, length: Option<u64>) -> External {
-        External {
-            location: location.to_owned(),
-            offset,
-            length,
-            checksum: None,
-        }
+        External { location: location.to_owned(), offset, length, checksum: None }
     }
 
     fn error(location: &str, offset: u64, length: Option<u64>) -> String {
         let (outer, folder) = folder();
-        let error = folder
-            .locate("w", &at(location, offset, length))
-            .unwrap_err()
-            .to_string();
+        let error = folder.locate("w", &at(location, offset, length)).unwrap_err().to_string();
         assert!(error.starts_with("tensor `w`: "), "{error}");
         error.replace(outer.path().to_str().unwrap(), "")
     }
@@ -302,44 +259,26 @@ mod tests {
         }
         std::os::unix::fs::symlink("../secret", snapshot.join("link")).unwrap();
         let folder = Folder::of_model(&snapshot.join("model.onnx")).unwrap();
-        assert_eq!(
-            folder.locate("w", &at("w.bin", 0, Some(1))).unwrap().bytes,
-            "0"
-        );
+        assert_eq!(folder.locate("w", &at("w.bin", 0, Some(1))).unwrap().bytes, "0");
         assert!(folder.locate("w", &at("link", 0, None)).is_err());
     }
 
     #[test]
     fn ranges_outside_the_file_are_refused() {
-        for (offset, length) in [
-            (0, Some(9)),
-            (9, None),
-            (9, Some(0)),
-            (u64::MAX, Some(2)),
-            (4, Some(u64::MAX)),
-        ] {
+        for (offset, length) in [(0, Some(9)), (9, None), (9, Some(0)), (u64::MAX, Some(2)), (4, Some(u64::MAX))] {
             assert!(error("w.bin", offset, length).contains("the file has 8 bytes"));
         }
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        assert!(
-            error("gone.bin", 0, None)
-                .starts_with("tensor `w`: its data file \"/m/gone.bin\" cannot be read: ")
-        );
+        assert!(error("gone.bin", 0, None).starts_with("tensor `w`: its data file \"/m/gone.bin\" cannot be read: "));
     }
 
     #[test]
     fn a_folder_is_not_data() {
         let (outer, folder) = folder();
         std::fs::create_dir(outer.path().join("m/sub")).unwrap();
-        assert!(
-            folder
-                .locate("w", &at("sub", 0, None))
-                .unwrap_err()
-                .to_string()
-                .contains("not a regular file")
-        );
+        assert!(folder.locate("w", &at("sub", 0, None)).unwrap_err().to_string().contains("not a regular file"));
     }
 }

@@ -35,8 +35,8 @@ use ir::mmap::Mapped;
 
 pub use error::ProtoError;
 pub use model::{
-    AttrValue, Attribute, DimParam, External, Function, Graph, Model, Node, Producer, SparseTensor,
-    Tensor, TensorData, Type, ValueInfo,
+    AttrValue, Attribute, DimParam, External, Function, Graph, Model, Node, Producer, SparseTensor, Tensor, TensorData,
+    Type, ValueInfo,
 };
 pub use value::{Element, Map, MapKeys, Optional, Sequence, Value, ValueKind};
 
@@ -45,10 +45,7 @@ pub use value::{Element, Map, MapKeys, Optional, Sequence, Value, ValueKind};
 /// Fails where the bytes are not a model, are cut off, or contradict themselves. What the model computes is not looked at.
 pub fn decode_model(file: Bytes) -> Result<Model, ProtoError> {
     convert::model(file.clone()).map_err(|error| match sniff::sniff(&file) {
-        Some(why) => ProtoError::NotOnnx {
-            what: "model",
-            why: why.to_owned(),
-        },
+        Some(why) => ProtoError::NotOnnx { what: "model", why: why.to_owned() },
         None => error,
     })
 }

@@ -2,10 +2,7 @@
 //!
 //! This is the only file that memory-maps. A [`Mapped`] is cheap to share behind an `Arc`, and because it owns its
 //! bytes it can also become a reference-counted byte slice (`bytes::Bytes::from_owner(mapped)`).
-#![expect(
-    unsafe_code,
-    reason = "memory-mapping a file is unsafe by nature; this is the one place that does it"
-)]
+#![expect(unsafe_code, reason = "memory-mapping a file is unsafe by nature; this is the one place that does it")]
 
 use std::fs::File;
 use std::io;
@@ -59,8 +56,7 @@ mod tests {
 
     #[test]
     fn a_file_is_mapped_whole() {
-        let mapped =
-            Mapped::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mmap.rs")).unwrap();
+        let mapped = Mapped::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/mmap.rs")).unwrap();
         assert!(mapped.starts_with(b"//! Maps a file"));
     }
 
@@ -75,9 +71,6 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_an_error() {
-        assert_eq!(
-            Mapped::open(Path::new("/no/such/file")).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(Mapped::open(Path::new("/no/such/file")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

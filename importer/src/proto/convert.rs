@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::error::ProtoError;
 use super::model::{
-    AttrValue, Attribute, DimParam, External, Function, Graph, Model, Node, Producer, SparseTensor,
-    Tensor, TensorData, Type, ValueInfo,
+    AttrValue, Attribute, DimParam, External, Function, Graph, Model, Node, Producer, SparseTensor, Tensor, TensorData,
+    Type, ValueInfo,
 };
 use super::pb;
 use super::pb::attribute_proto::AttributeType;
@@ -20,14 +20,9 @@ pub(super) fn model(file: Bytes) -> Result<Model, ProtoError> {
     let decoded: pb::ModelProto = decode(&skeleton.bytes, "model")?;
     let rest: rest::Model = decode(&skeleton.bytes, "model")?;
     let (Some(graph), Some(rest_graph)) = (decoded.graph, rest.graph) else {
-        return Err(ProtoError::NotOnnx {
-            what: "model",
-            why: "it has no graph".to_owned(),
-        });
+        return Err(ProtoError::NotOnnx { what: "model", why: "it has no graph".to_owned() });
     };
-    let join = Join {
-        skeleton: &skeleton,
-    };
+    let join = Join { skeleton: &skeleton };
     Ok(Model {
         ir_version: decoded.ir_version,
         opset_imports: opset_imports(decoded.opset_import),
@@ -35,15 +30,8 @@ pub(super) fn model(file: Bytes) -> Result<Model, ProtoError> {
         functions: pairs(decoded.functions, rest.functions)
             .map(|(function, rest)| join.function(function, rest))
             .collect::<Result<_, _>>()?,
-        metadata: decoded
-            .metadata_props
-            .into_iter()
-            .map(|entry| (entry.key, entry.value))
-            .collect(),
-        producer: Producer {
-            name: decoded.producer_name,
-            version: decoded.producer_version,
-        },
+        metadata: decoded.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect(),
+        producer: Producer { name: decoded.producer_name, version: decoded.producer_version },
     })
 }
 
@@ -60,35 +48,22 @@ pub(super) fn skeleton(file: Bytes, root: Message) -> Result<Skeleton, ProtoErro
 }
 
 /// Decodes the skeleton's bytes as one of the messages that describe it.
-pub(super) fn decode<M: prost::Message + Default>(
-    bytes: &Bytes,
-    what: &'static str,
-) -> Result<M, ProtoError> {
+pub(super) fn decode<M: prost::Message + Default>(bytes: &Bytes, what: &'static str) -> Result<M, ProtoError> {
     M::decode(bytes.clone()).map_err(|error| {
         let words = error.to_string();
-        let why = words
-            .strip_prefix("failed to decode Protobuf message: ")
-            .unwrap_or(&words)
-            .to_owned();
+        let why = words.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&words).to_owned();
         ProtoError::Undecodable { what, why }
     })
 }
 
 /// Both halves of a list, which were decoded from the same bytes.
 fn pairs<A, B>(decoded: Vec<A>, rest: Vec<B>) -> impl Iterator<Item = (A, B)> {
-    assert_eq!(
-        decoded.len(),
-        rest.len(),
-        "both halves of a list come from the same bytes"
-    );
+    assert_eq!(decoded.len(), rest.len(), "both halves of a list come from the same bytes");
     decoded.into_iter().zip(rest)
 }
 
 fn invalid(place: String, why: impl Into<String>) -> ProtoError {
-    ProtoError::Invalid {
-        place,
-        why: why.into(),
-    }
+    ProtoError::Invalid { place, why: why.into() }
 }
 
 /// Joins messages whose weights lie in one file.
@@ -109,14 +84,8 @@ impl Join<'_> {
         })
     }
 
-    fn nodes(
-        &self,
-        decoded: Vec<pb::NodeProto>,
-        rest: Vec<rest::Node>,
-    ) -> Result<Vec<Node>, ProtoError> {
-        pairs(decoded, rest)
-            .map(|(node, rest)| self.node(node, rest))
-            .collect()
+    fn nodes(&self, decoded: Vec<pb::NodeProto>, rest: Vec<rest::Node>) -> Result<Vec<Node>, ProtoError> {
+        pairs(decoded, rest).map(|(node, rest)| self.node(node, rest)).collect()
     }
 
     fn node(&self, decoded: pb::NodeProto, rest: rest::Node) -> Result<Node, ProtoError> {
@@ -135,11 +104,7 @@ impl Join<'_> {
         })
     }
 
-    fn function(
-        &self,
-        decoded: pb::FunctionProto,
-        rest: rest::Function,
-    ) -> Result<Function, ProtoError> {
+    fn function(&self, decoded: pb::FunctionProto, rest: rest::Function) -> Result<Function, ProtoError> {
         let attribute_defaults = rest
             .attribute_proto
             .iter()
@@ -159,42 +124,24 @@ impl Join<'_> {
         })
     }
 
-    fn attribute(
-        &self,
-        decoded: pb::AttributeProto,
-        rest: rest::Attribute,
-    ) -> Result<Attribute, ProtoError> {
+    fn attribute(&self, decoded: pb::AttributeProto, rest: rest::Attribute) -> Result<Attribute, ProtoError> {
         if !decoded.ref_attr_name.is_empty() {
             let value = AttrValue::None;
-            return Ok(Attribute {
-                name: decoded.name,
-                ref_attr_name: decoded.ref_attr_name,
-                value,
-            });
+            return Ok(Attribute { name: decoded.name, ref_attr_name: decoded.ref_attr_name, value });
         }
         let Ok(declared) = AttributeType::try_from(decoded.r#type) else {
             let why = format!("attribute type {} is not one of ONNX's", decoded.r#type);
             return Err(invalid(format!("attribute `{}`", decoded.name), why));
         };
-        let kind = if declared == AttributeType::Undefined {
-            present_kind(&decoded, &rest)
-        } else {
-            declared
-        };
-        let missing = || {
-            invalid(
-                format!("attribute `{}`", decoded.name),
-                format!("the {} is missing", kind_name(kind)),
-            )
-        };
+        let kind = if declared == AttributeType::Undefined { present_kind(&decoded, &rest) } else { declared };
+        let missing =
+            || invalid(format!("attribute `{}`", decoded.name), format!("the {} is missing", kind_name(kind)));
         let value = match kind {
             AttributeType::Undefined => AttrValue::None,
             AttributeType::Float => AttrValue::Float(decoded.f),
             AttributeType::Int => AttrValue::Int(decoded.i),
             AttributeType::String => AttrValue::String(decoded.s),
-            AttributeType::Tensor => {
-                AttrValue::Tensor(Box::new(self.tensor(decoded.t.ok_or_else(missing)?)?))
-            }
+            AttributeType::Tensor => AttrValue::Tensor(Box::new(self.tensor(decoded.t.ok_or_else(missing)?)?)),
             AttributeType::Graph => {
                 let (graph, rest) = decoded.g.zip(rest.g).ok_or_else(missing)?;
                 AttrValue::Graph(Box::new(self.graph(graph, rest)?))
@@ -209,45 +156,27 @@ impl Join<'_> {
             AttributeType::Strings => AttrValue::Strings(decoded.strings),
             AttributeType::Tensors => AttrValue::Tensors(self.tensors(decoded.tensors)?),
             AttributeType::Graphs => {
-                let graphs =
-                    pairs(decoded.graphs, rest.graphs).map(|(graph, rest)| self.graph(graph, rest));
+                let graphs = pairs(decoded.graphs, rest.graphs).map(|(graph, rest)| self.graph(graph, rest));
                 AttrValue::Graphs(graphs.collect::<Result<_, _>>()?)
             }
-            AttributeType::SparseTensors => {
-                AttrValue::SparseTensors(self.sparse_tensors(decoded.sparse_tensors)?)
-            }
-            AttributeType::TypeProtos => {
-                AttrValue::Types(rest.type_protos.into_iter().map(r#type).collect())
-            }
+            AttributeType::SparseTensors => AttrValue::SparseTensors(self.sparse_tensors(decoded.sparse_tensors)?),
+            AttributeType::TypeProtos => AttrValue::Types(rest.type_protos.into_iter().map(r#type).collect()),
         };
-        Ok(Attribute {
-            name: decoded.name,
-            ref_attr_name: String::new(),
-            value,
-        })
+        Ok(Attribute { name: decoded.name, ref_attr_name: String::new(), value })
     }
 
     fn tensors(&self, decoded: Vec<pb::TensorProto>) -> Result<Vec<Tensor>, ProtoError> {
-        decoded
-            .into_iter()
-            .map(|tensor| self.tensor(tensor))
-            .collect()
+        decoded.into_iter().map(|tensor| self.tensor(tensor)).collect()
     }
 
     pub fn tensor(&self, mut decoded: pb::TensorProto) -> Result<Tensor, ProtoError> {
         let place = |name: &str| format!("tensor `{name}`");
         if decoded.segment.is_some() {
-            return Err(invalid(
-                place(&decoded.name),
-                "it is stored in segments, which is not supported",
-            ));
+            return Err(invalid(place(&decoded.name), "it is stored in segments, which is not supported"));
         }
-        let data = if decoded.data_location == Some(pb::tensor_proto::DataLocation::External as i32)
-        {
+        let data = if decoded.data_location == Some(pb::tensor_proto::DataLocation::External as i32) {
             let entries = std::mem::take(&mut decoded.external_data);
-            TensorData::External(
-                external(entries).map_err(|why| invalid(place(&decoded.name), why))?,
-            )
+            TensorData::External(external(entries).map_err(|why| invalid(place(&decoded.name), why))?)
         } else {
             let raw = self.skeleton.weights(&decoded.raw_data);
             let mut filled = [
@@ -263,56 +192,31 @@ impl Join<'_> {
             .flatten();
             let data = filled.next().unwrap_or_default();
             if filled.next().is_some() {
-                return Err(invalid(
-                    place(&decoded.name),
-                    "it has data in more than one field",
-                ));
+                return Err(invalid(place(&decoded.name), "it has data in more than one field"));
             }
             data
         };
-        Ok(Tensor {
-            name: decoded.name,
-            data_type: decoded.data_type,
-            dims: decoded.dims,
-            data,
-        })
+        Ok(Tensor { name: decoded.name, data_type: decoded.data_type, dims: decoded.dims, data })
     }
 
-    fn sparse_tensors(
-        &self,
-        decoded: Vec<pb::SparseTensorProto>,
-    ) -> Result<Vec<SparseTensor>, ProtoError> {
-        decoded
-            .into_iter()
-            .map(|sparse| self.sparse_tensor(sparse))
-            .collect()
+    fn sparse_tensors(&self, decoded: Vec<pb::SparseTensorProto>) -> Result<Vec<SparseTensor>, ProtoError> {
+        decoded.into_iter().map(|sparse| self.sparse_tensor(sparse)).collect()
     }
 
-    pub fn sparse_tensor(
-        &self,
-        decoded: pb::SparseTensorProto,
-    ) -> Result<SparseTensor, ProtoError> {
+    pub fn sparse_tensor(&self, decoded: pb::SparseTensorProto) -> Result<SparseTensor, ProtoError> {
         let (Some(values), Some(indices)) = (decoded.values, decoded.indices) else {
-            return Err(invalid(
-                "a sparse tensor".to_owned(),
-                "it has no values or no indices",
-            ));
+            return Err(invalid("a sparse tensor".to_owned(), "it has no values or no indices"));
         };
-        Ok(SparseTensor {
-            values: self.tensor(values)?,
-            indices: self.tensor(indices)?,
-            dims: decoded.dims,
-        })
+        Ok(SparseTensor { values: self.tensor(values)?, indices: self.tensor(indices)?, dims: decoded.dims })
     }
 }
 
 /// Prefixes the node to an error inside one of its attributes; the innermost node is kept.
 fn in_node(error: ProtoError, name: &str, op_type: &str) -> ProtoError {
     match error {
-        ProtoError::Invalid { place, why } if !place.starts_with("node ") => ProtoError::Invalid {
-            place: format!("node `{name}` ({op_type}), {place}"),
-            why,
-        },
+        ProtoError::Invalid { place, why } if !place.starts_with("node ") => {
+            ProtoError::Invalid { place: format!("node `{name}` ({op_type}), {place}"), why }
+        }
         other => other,
     }
 }
@@ -332,16 +236,10 @@ fn present_kind(decoded: &pb::AttributeProto, rest: &rest::Attribute) -> Attribu
         (!decoded.strings.is_empty(), AttributeType::Strings),
         (!decoded.tensors.is_empty(), AttributeType::Tensors),
         (!decoded.graphs.is_empty(), AttributeType::Graphs),
-        (
-            !decoded.sparse_tensors.is_empty(),
-            AttributeType::SparseTensors,
-        ),
+        (!decoded.sparse_tensors.is_empty(), AttributeType::SparseTensors),
         (!rest.type_protos.is_empty(), AttributeType::TypeProtos),
     ];
-    present
-        .into_iter()
-        .find(|(is, _)| *is)
-        .map_or(AttributeType::Undefined, |(_, kind)| kind)
+    present.into_iter().find(|(is, _)| *is).map_or(AttributeType::Undefined, |(_, kind)| kind)
 }
 
 fn kind_name(kind: AttributeType) -> String {
@@ -355,11 +253,7 @@ fn some_if_filled<T>(list: Vec<T>, data: fn(Vec<T>) -> TensorData) -> Option<Ten
 fn external(entries: Vec<pb::StringStringEntryProto>) -> Result<External, String> {
     let mut external = External::default();
     for pb::StringStringEntryProto { key, value } in entries {
-        let number = || {
-            value
-                .parse::<u64>()
-                .map_err(|_| format!("the {key} of its external data is `{value}`"))
-        };
+        let number = || value.parse::<u64>().map_err(|_| format!("the {key} of its external data is `{value}`"));
         match key.as_str() {
             "location" => external.location = value,
             "offset" => external.offset = number()?,
@@ -375,43 +269,27 @@ fn external(entries: Vec<pb::StringStringEntryProto>) -> Result<External, String
 }
 
 fn opset_imports(decoded: Vec<pb::OperatorSetIdProto>) -> Vec<(String, i64)> {
-    decoded
-        .into_iter()
-        .map(|import| (import.domain, import.version))
-        .collect()
+    decoded.into_iter().map(|import| (import.domain, import.version)).collect()
 }
 
 fn value_info(decoded: rest::ValueInfo) -> ValueInfo {
-    ValueInfo {
-        name: decoded.name,
-        r#type: decoded.r#type.map_or(Type::Unset, r#type),
-    }
+    ValueInfo { name: decoded.name, r#type: decoded.r#type.map_or(Type::Unset, r#type) }
 }
 
 fn r#type(decoded: rest::Type) -> Type {
-    let inner = |element: Option<Box<rest::Type>>| {
-        Box::new(element.map_or(Type::Unset, |element| r#type(*element)))
-    };
+    let inner = |element: Option<Box<rest::Type>>| Box::new(element.map_or(Type::Unset, |element| r#type(*element)));
     match decoded.value {
         None => Type::Unset,
-        Some(rest::TypeValue::Tensor(tensor)) => Type::Tensor {
-            elem: tensor.elem_type,
-            shape: tensor.shape.map(shape),
-        },
+        Some(rest::TypeValue::Tensor(tensor)) => {
+            Type::Tensor { elem: tensor.elem_type, shape: tensor.shape.map(shape) }
+        }
         Some(rest::TypeValue::Sequence(element)) => Type::Sequence(inner(element.elem_type)),
         Some(rest::TypeValue::Optional(element)) => Type::Optional(inner(element.elem_type)),
-        Some(rest::TypeValue::Map(map)) => Type::Map {
-            key: map.key_type,
-            value: inner(map.value_type),
-        },
-        Some(rest::TypeValue::SparseTensor(tensor)) => Type::SparseTensor {
-            elem: tensor.elem_type,
-            shape: tensor.shape.map(shape),
-        },
-        Some(rest::TypeValue::Opaque(opaque)) => Type::Opaque {
-            domain: opaque.domain,
-            name: opaque.name,
-        },
+        Some(rest::TypeValue::Map(map)) => Type::Map { key: map.key_type, value: inner(map.value_type) },
+        Some(rest::TypeValue::SparseTensor(tensor)) => {
+            Type::SparseTensor { elem: tensor.elem_type, shape: tensor.shape.map(shape) }
+        }
+        Some(rest::TypeValue::Opaque(opaque)) => Type::Opaque { domain: opaque.domain, name: opaque.name },
     }
 }
 

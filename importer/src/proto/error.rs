@@ -54,9 +54,7 @@ pub enum ProtoError {
         limit: usize,
     },
     /// The file has so many tiny parts that reading it would fill the memory.
-    #[error(
-        "`{field}` is one part too many: the file's nodes and attributes would need more than {limit_mib} MiB"
-    )]
+    #[error("`{field}` is one part too many: the file's nodes and attributes would need more than {limit_mib} MiB")]
     TooLarge {
         /// The field at which the limit was reached.
         field: String,

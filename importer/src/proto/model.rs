@@ -131,7 +131,7 @@ pub struct Tensor {
 #[derive(Clone, Debug, PartialEq)]
 pub enum TensorData {
     /// Little-endian bytes, 2- and 4-bit types packed with the first element in the low bits. A slice of the file, not a copy.
-    /// Also a tensor without any data (empty).
+    /// Starts at any address, aligned or not. Also a tensor without any data (empty).
     Raw(Bytes),
     /// f32; complex64 as pairs.
     Floats(Vec<f32>),

@@ -43,24 +43,11 @@ pub(super) struct Skeleton {
 impl Skeleton {
     /// The skeleton of `file`, which holds one message of the kind `root`.
     pub fn of(file: Bytes, root: Message) -> Result<Skeleton, ProtoError> {
-        let mut walk = Walk {
-            file: &file,
-            weights: Vec::new(),
-            budget: BUDGET,
-        };
-        let path = Path {
-            above: None,
-            name: root.name(),
-            index: None,
-            depth: 0,
-        };
+        let mut walk = Walk { file: &file, weights: Vec::new(), budget: BUDGET };
+        let path = Path { above: None, name: root.name(), index: None, depth: 0 };
         let bytes = walk.message(root, 0..file.len(), &path)?;
         let weights = walk.weights;
-        Ok(Skeleton {
-            bytes: bytes.into(),
-            file,
-            weights,
-        })
+        Ok(Skeleton { bytes: bytes.into(), file, weights })
     }
 
     /// The bytes that belong where the skeleton's `raw_data` is `stored`; empty where there was none.
@@ -69,8 +56,7 @@ impl Skeleton {
             return Bytes::new();
         }
         let number = u64::from_le_bytes(stored.try_into().expect("the skeleton stores 8 bytes"));
-        let range =
-            self.weights[usize::try_from(number).expect("the skeleton counts from 0")].clone();
+        let range = self.weights[usize::try_from(number).expect("the skeleton counts from 0")].clone();
         self.file.slice(range)
     }
 }
@@ -100,17 +86,9 @@ enum Wire {
 
 impl Walk<'_> {
     /// The skeleton of the message in `range`.
-    fn message(
-        &mut self,
-        message: Message,
-        range: Range<usize>,
-        path: &Path,
-    ) -> Result<Vec<u8>, ProtoError> {
+    fn message(&mut self, message: Message, range: Range<usize>, path: &Path) -> Result<Vec<u8>, ProtoError> {
         if path.depth > DEPTH {
-            return Err(ProtoError::TooDeep {
-                field: path.to_string(),
-                limit: DEPTH,
-            });
+            return Err(ProtoError::TooDeep { field: path.to_string(), limit: DEPTH });
         }
         let mut out = Vec::new();
         let mut seen = [0_usize; 32];
@@ -126,28 +104,17 @@ impl Walk<'_> {
             *count += 1;
             if !matches!(rule, Rule::Number) && field.wire != Wire::Delimited {
                 let (found, expected) = (field.wire.name(), rule.expects());
-                return Err(ProtoError::WrongType {
-                    field: path.to_string(),
-                    at: start,
-                    found,
-                    expected,
-                });
+                return Err(ProtoError::WrongType { field: path.to_string(), at: start, found, expected });
             }
             self.spend(decoded_bytes(rule, field.contents.len() as u64), &path)?;
             match rule {
-                Rule::Number | Rule::Text | Rule::Leaf => {
-                    out.extend_from_slice(&self.file[start..at])
-                }
+                Rule::Number | Rule::Text | Rule::Leaf => out.extend_from_slice(&self.file[start..at]),
                 Rule::One(child) | Rule::Each(child) => {
                     let contents = self.message(child, field.contents, &path)?;
                     write_delimited(&mut out, field.number, &contents);
                 }
                 Rule::Weights => {
-                    write_delimited(
-                        &mut out,
-                        field.number,
-                        &(self.weights.len() as u64).to_le_bytes(),
-                    );
+                    write_delimited(&mut out, field.number, &(self.weights.len() as u64).to_le_bytes());
                     self.weights.push(field.contents);
                 }
             }
@@ -156,22 +123,10 @@ impl Walk<'_> {
     }
 
     /// Reads the field at `at`, which lies in the message in `range`, and moves `at` behind it.
-    fn field(
-        &self,
-        message: Message,
-        range: &Range<usize>,
-        at: &mut usize,
-        path: &Path,
-    ) -> Result<Field, ProtoError> {
+    fn field(&self, message: Message, range: &Range<usize>, at: &mut usize, path: &Path) -> Result<Field, ProtoError> {
         let start = *at;
-        let malformed = |why: String| ProtoError::Malformed {
-            field: path.to_string(),
-            at: start,
-            why,
-        };
-        let key = self
-            .varint(range, at)
-            .ok_or_else(|| malformed("a field number was expected here".to_owned()))?;
+        let malformed = |why: String| ProtoError::Malformed { field: path.to_string(), at: start, why };
+        let key = self.varint(range, at).ok_or_else(|| malformed("a field number was expected here".to_owned()))?;
         let number = match u32::try_from(key >> 3) {
             Ok(number) if (1..1 << 29).contains(&number) => number,
             _ => return Err(malformed(format!("there is no field number {}", key >> 3))),
@@ -179,30 +134,21 @@ impl Walk<'_> {
         let (wire, needs) = match key & 7 {
             0 => {
                 let first = *at;
-                self.varint(range, at).ok_or_else(|| {
-                    malformed(format!("the number in field {number} does not end"))
-                })?;
-                return Ok(Field {
-                    number,
-                    wire: Wire::Varint,
-                    contents: first..*at,
-                });
+                self.varint(range, at)
+                    .ok_or_else(|| malformed(format!("the number in field {number} does not end")))?;
+                return Ok(Field { number, wire: Wire::Varint, contents: first..*at });
             }
             1 => (Wire::Fixed64, 8),
             2 => {
                 let length = self.varint(range, at);
                 (
                     Wire::Delimited,
-                    length.ok_or_else(|| {
-                        malformed(format!("the length of field {number} does not end"))
-                    })?,
+                    length.ok_or_else(|| malformed(format!("the length of field {number} does not end")))?,
                 )
             }
             5 => (Wire::Fixed32, 4),
             other => {
-                return Err(malformed(format!(
-                    "field {number} is stored as type {other}, which ONNX does not use"
-                )));
+                return Err(malformed(format!("field {number} is stored as type {other}, which ONNX does not use")));
             }
         };
         let left = range.end - *at;
@@ -210,28 +156,17 @@ impl Walk<'_> {
         match usize::try_from(needs) {
             Ok(needs) if needs <= left => *at += needs,
             _ if range.end < self.file.len() => {
-                return Err(malformed(format!(
-                    "field {number} claims {needs} bytes, its message has {left} left"
-                )));
+                return Err(malformed(format!("field {number} claims {needs} bytes, its message has {left} left")));
             }
             _ => {
                 let field = match message.field(number) {
                     Some((name, rule)) => path.field(name, rule, 0).to_string(),
                     None => path.to_string(),
                 };
-                return Err(ProtoError::Truncated {
-                    field,
-                    at: start,
-                    needs,
-                    left,
-                });
+                return Err(ProtoError::Truncated { field, at: start, needs, left });
             }
         }
-        Ok(Field {
-            number,
-            wire,
-            contents: first..*at,
-        })
+        Ok(Field { number, wire, contents: first..*at })
     }
 
     /// Reads a variable-length number at `at`, ending within `range`, and moves `at` behind it; `None` where it does not end.
@@ -256,10 +191,7 @@ impl Walk<'_> {
         match self.budget.checked_sub(bytes) {
             Some(left) => self.budget = left,
             None => {
-                return Err(ProtoError::TooLarge {
-                    field: path.to_string(),
-                    limit_mib: BUDGET >> 20,
-                });
+                return Err(ProtoError::TooLarge { field: path.to_string(), limit_mib: BUDGET >> 20 });
             }
         }
         Ok(())
@@ -304,12 +236,7 @@ struct Path<'a> {
 impl Path<'_> {
     fn field(&self, name: &'static str, rule: Rule, count: usize) -> Path<'_> {
         let index = matches!(rule, Rule::Each(_)).then_some(count);
-        Path {
-            above: Some(self),
-            name,
-            index,
-            depth: self.depth + 1,
-        }
+        Path { above: Some(self), name, index, depth: self.depth + 1 }
     }
 }
 
@@ -341,11 +268,7 @@ mod tests {
 
     #[test]
     fn weights_are_slices_of_the_file() {
-        let tensor = pb::TensorProto {
-            dims: vec![4096],
-            raw_data: vec![7; 4096],
-            ..Default::default()
-        };
+        let tensor = pb::TensorProto { dims: vec![4096], raw_data: vec![7; 4096], ..Default::default() };
         let skeleton = skeleton(tensor.encode_to_vec());
         assert!(skeleton.bytes.len() < 32);
         let decoded = pb::TensorProto::decode(skeleton.bytes.clone()).unwrap();
@@ -356,18 +279,13 @@ mod tests {
 
     #[test]
     fn doc_strings_are_left_out() {
-        let tensor = pb::TensorProto {
-            doc_string: "why".into(),
-            ..Default::default()
-        };
+        let tensor = pb::TensorProto { doc_string: "why".into(), ..Default::default() };
         assert!(skeleton(tensor.encode_to_vec()).bytes.is_empty());
     }
 
     #[test]
     fn many_tiny_messages_are_refused() {
-        let error = Skeleton::of([0x0a, 0].repeat(3 << 20).into(), Message::Graph)
-            .err()
-            .unwrap();
+        let error = Skeleton::of([0x0a, 0].repeat(3 << 20).into(), Message::Graph).err().unwrap();
         assert_eq!(
             error.to_string(),
             "`node[2097152]` is one part too many: the file's nodes and attributes would need more than 2048 MiB"

@@ -110,25 +110,13 @@ pub(super) fn decode(file: Bytes, kind: ValueKind) -> Result<Value, ProtoError> 
     };
     let what = message.name();
     let skeleton = convert::skeleton(file, message)?;
-    let join = Join {
-        skeleton: &skeleton,
-    };
+    let join = Join { skeleton: &skeleton };
     match kind {
-        ValueKind::Tensor => join
-            .tensor(decode_message(&skeleton.bytes, what)?)
-            .map(Value::Tensor),
-        ValueKind::SparseTensor => join
-            .sparse_tensor(decode_message(&skeleton.bytes, what)?)
-            .map(Value::SparseTensor),
-        ValueKind::Sequence => join
-            .sequence(decode_message(&skeleton.bytes, what)?)
-            .map(Value::Sequence),
-        ValueKind::Map => join
-            .map(decode_message(&skeleton.bytes, what)?)
-            .map(Value::Map),
-        ValueKind::Optional => join
-            .optional(decode_message(&skeleton.bytes, what)?)
-            .map(Value::Optional),
+        ValueKind::Tensor => join.tensor(decode_message(&skeleton.bytes, what)?).map(Value::Tensor),
+        ValueKind::SparseTensor => join.sparse_tensor(decode_message(&skeleton.bytes, what)?).map(Value::SparseTensor),
+        ValueKind::Sequence => join.sequence(decode_message(&skeleton.bytes, what)?).map(Value::Sequence),
+        ValueKind::Map => join.map(decode_message(&skeleton.bytes, what)?).map(Value::Map),
+        ValueKind::Optional => join.optional(decode_message(&skeleton.bytes, what)?).map(Value::Optional),
     }
 }
 
@@ -146,25 +134,15 @@ impl Join<'_> {
         let element = held(element, lists.map(|(kind, len)| (kind, len > 0)), place)?;
         let items: Result<Vec<Value>, ProtoError> = match element {
             Element::Undefined => Ok(Vec::new()),
-            Element::Tensor => collect(decoded.tensor_values, |tensor| {
-                self.tensor(tensor).map(Value::Tensor)
-            }),
-            Element::SparseTensor => collect(decoded.sparse_tensor_values, |sparse| {
-                self.sparse_tensor(sparse).map(Value::SparseTensor)
-            }),
-            Element::Sequence => collect(decoded.sequence_values, |items| {
-                self.sequence(items).map(Value::Sequence)
-            }),
+            Element::Tensor => collect(decoded.tensor_values, |tensor| self.tensor(tensor).map(Value::Tensor)),
+            Element::SparseTensor => {
+                collect(decoded.sparse_tensor_values, |sparse| self.sparse_tensor(sparse).map(Value::SparseTensor))
+            }
+            Element::Sequence => collect(decoded.sequence_values, |items| self.sequence(items).map(Value::Sequence)),
             Element::Map => collect(decoded.map_values, |map| self.map(map).map(Value::Map)),
-            Element::Optional => collect(decoded.optional_values, |value| {
-                self.optional(value).map(Value::Optional)
-            }),
+            Element::Optional => collect(decoded.optional_values, |value| self.optional(value).map(Value::Optional)),
         };
-        Ok(Sequence {
-            items: items?,
-            name: decoded.name,
-            element,
-        })
+        Ok(Sequence { items: items?, name: decoded.name, element })
     }
 
     fn optional(&self, decoded: rest::Optional) -> Result<Optional, ProtoError> {
@@ -180,32 +158,19 @@ impl Join<'_> {
         let element = held(element, fields, place)?;
         let value = match element {
             Element::Undefined => None,
-            Element::Tensor => decoded
-                .tensor_value
-                .map(|tensor| self.tensor(tensor).map(Value::Tensor)),
-            Element::SparseTensor => decoded
-                .sparse_tensor_value
-                .map(|sparse| self.sparse_tensor(sparse).map(Value::SparseTensor)),
-            Element::Sequence => decoded
-                .sequence_value
-                .map(|items| self.sequence(items).map(Value::Sequence)),
+            Element::Tensor => decoded.tensor_value.map(|tensor| self.tensor(tensor).map(Value::Tensor)),
+            Element::SparseTensor => {
+                decoded.sparse_tensor_value.map(|sparse| self.sparse_tensor(sparse).map(Value::SparseTensor))
+            }
+            Element::Sequence => decoded.sequence_value.map(|items| self.sequence(items).map(Value::Sequence)),
             Element::Map => decoded.map_value.map(|map| self.map(map).map(Value::Map)),
-            Element::Optional => decoded
-                .optional_value
-                .map(|inner| self.optional(*inner).map(Value::Optional)),
+            Element::Optional => decoded.optional_value.map(|inner| self.optional(*inner).map(Value::Optional)),
         };
-        Ok(Optional {
-            value: value.transpose()?.map(Box::new),
-            name: decoded.name,
-            element,
-        })
+        Ok(Optional { value: value.transpose()?.map(Box::new), name: decoded.name, element })
     }
 
     fn map(&self, decoded: rest::Map) -> Result<Map, ProtoError> {
-        let invalid = |why: &str| ProtoError::Invalid {
-            place: format!("map `{}`", decoded.name),
-            why: why.to_owned(),
-        };
+        let invalid = |why: &str| ProtoError::Invalid { place: format!("map `{}`", decoded.name), why: why.to_owned() };
         let values = self.sequence(decoded.values.unwrap_or_default())?;
         if !decoded.keys.is_empty() && !decoded.string_keys.is_empty() {
             return Err(invalid("it has integer keys and string keys"));
@@ -213,27 +178,18 @@ impl Join<'_> {
         if decoded.keys.len() + decoded.string_keys.len() != values.items.len() {
             return Err(invalid("it does not have as many keys as values"));
         }
-        let keys =
-            match decoded.key_type == super::data_type::STRING || !decoded.string_keys.is_empty() {
-                true if !decoded.keys.is_empty() => {
-                    return Err(invalid("its keys are declared strings, but are integers"));
-                }
-                true => MapKeys::Strings(decoded.string_keys),
-                false => MapKeys::Ints(decoded.keys),
-            };
-        Ok(Map {
-            name: decoded.name,
-            key_type: decoded.key_type,
-            keys,
-            values,
-        })
+        let keys = match decoded.key_type == super::data_type::STRING || !decoded.string_keys.is_empty() {
+            true if !decoded.keys.is_empty() => {
+                return Err(invalid("its keys are declared strings, but are integers"));
+            }
+            true => MapKeys::Strings(decoded.string_keys),
+            false => MapKeys::Ints(decoded.keys),
+        };
+        Ok(Map { name: decoded.name, key_type: decoded.key_type, keys, values })
     }
 }
 
-fn collect<M>(
-    list: Vec<M>,
-    value: impl Fn(M) -> Result<Value, ProtoError>,
-) -> Result<Vec<Value>, ProtoError> {
+fn collect<M>(list: Vec<M>, value: impl Fn(M) -> Result<Value, ProtoError>) -> Result<Vec<Value>, ProtoError> {
     list.into_iter().map(value).collect()
 }
 
@@ -247,33 +203,20 @@ fn element(number: i32, place: impl Fn() -> String) -> Result<Element, ProtoErro
         5 => Element::Optional,
         _ => {
             let why = format!("element kind {number} is not one of ONNX's");
-            return Err(ProtoError::Invalid {
-                place: place(),
-                why,
-            });
+            return Err(ProtoError::Invalid { place: place(), why });
         }
     })
 }
 
 /// The kind that is really there: the declared one, or where none is declared that of the field in use.
-fn held(
-    declared: Element,
-    fields: [(Element, bool); 5],
-    place: impl Fn() -> String,
-) -> Result<Element, ProtoError> {
-    let mut used = fields
-        .into_iter()
-        .filter(|(_, used)| *used)
-        .map(|(kind, _)| kind);
+fn held(declared: Element, fields: [(Element, bool); 5], place: impl Fn() -> String) -> Result<Element, ProtoError> {
+    let mut used = fields.into_iter().filter(|(_, used)| *used).map(|(kind, _)| kind);
     match (used.next(), used.next()) {
         (None, _) => Ok(declared),
         (Some(kind), None) if declared == kind || declared == Element::Undefined => Ok(kind),
         (Some(_), _) => {
             let why = "it holds values of another kind than it declares".to_owned();
-            Err(ProtoError::Invalid {
-                place: place(),
-                why,
-            })
+            Err(ProtoError::Invalid { place: place(), why })
         }
     }
 }
