@@ -5,7 +5,7 @@
 use crate::dim::Dim;
 use crate::ops::{Constraint, Fact, Op, Operands, TypeError};
 use crate::tensor::Tensor;
-use crate::types::{TensorType, ValueType};
+use crate::types::{Shape, TensorType, ValueType};
 use petgraph::Direction::{Incoming, Outgoing};
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
@@ -18,6 +18,13 @@ use std::sync::Arc;
 /// Names a node until the next rewrite; petgraph reuses the slots of removed nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(NodeIndex);
+
+impl NodeId {
+    /// A number that no other node of the graph has until the next rewrite.
+    pub fn index(self) -> usize {
+        self.0.index()
+    }
+}
 
 /// One result of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -398,24 +405,75 @@ impl Graph {
         }
     }
 
+    /// Replaces the operator of a node by one that gives the same results of the same types.
+    pub fn set_op(&mut self, id: NodeId, op: impl Into<Op>) {
+        let kind = &mut self.dag[id.0].kind;
+        debug_assert!(matches!(kind, Kind::Op(_)), "only operators are replaced");
+        *kind = Kind::Op(op.into());
+    }
+
+    /// Types a node anew from what is known of its operands now. What was known and is not derived again stays.
+    ///
+    /// Returns the late symbols that turned out to be expressions: whoever asked replaces them everywhere.
+    pub fn retype(&mut self, id: NodeId) -> Result<Vec<(Arc<str>, Dim)>, TypeError> {
+        let Some(op) = self.op(id) else { return Ok(vec![]) };
+        let next_late = Cell::new(self.next_late);
+        let (types, elements) = {
+            let values = self.operands(id);
+            let facts: Vec<&Fact> = values.iter().map(|v| self.fact(*v)).collect();
+            let operands = Operands::new(&facts, &next_late);
+            let types = op.infer(&operands)?;
+            let elements = if types.len() == 1 { op.elements(&operands) } else { None };
+            (types, elements.filter(|e| e.len() <= Fact::MAX_ELEMENTS))
+        };
+        let first_new = self.next_late;
+        let is_new = |d: &Dim| d.symbols().iter().any(|s| late_number(s).is_some_and(|n| n >= first_new));
+        let mut found = vec![];
+        for (fact, new) in self.dag[id.0].facts.iter_mut().zip(types) {
+            let (ValueType::Tensor(old), ValueType::Tensor(new)) = (&mut fact.ty, new) else { continue };
+            let Shape::Ranked(dims) = new.shape else { continue };
+            let Shape::Ranked(known) = &mut old.shape else {
+                old.shape = Shape::Ranked(dims);
+                self.next_late = next_late.get();
+                continue;
+            };
+            for (known, d) in known.iter_mut().zip(dims) {
+                let late = known.as_sym().filter(|s| late_number(s).is_some() && !is_new(&d) && d != *known);
+                if let Some(late) = late {
+                    found.push((late.into(), d.clone()));
+                    *known = d;
+                }
+            }
+        }
+        if let (Some(elements), [fact]) = (elements, &mut self.dag[id.0].facts[..]) {
+            fact.elements = Some(elements.into());
+        }
+        Ok(found)
+    }
+
     /// Replaces what is known of a value by something more precise.
     pub fn refine(&mut self, v: Value, fact: Fact) {
         self.dag[v.node.0].facts[v.result as usize] = fact;
+    }
+
+    /// Rewrites the dimension expressions of one node: types, known elements and attributes.
+    pub fn map_node_dims(&mut self, id: NodeId, f: &mut dyn FnMut(&Dim) -> Dim) {
+        let node = &mut self.dag[id.0];
+        if let Kind::Op(op) = &mut node.kind {
+            op.map_dims(f);
+        }
+        let shared = std::cell::RefCell::new(&mut *f);
+        for fact in &mut node.facts {
+            fact.ty = fact.ty.map_dims(&|d| shared.borrow_mut()(d));
+            fact.elements = fact.elements.take().map(|e| e.iter().map(|d| shared.borrow_mut()(d)).collect());
+        }
     }
 
     /// Rewrites every dimension expression: types, known elements, constraints and attributes.
     pub fn map_dims(&mut self, f: &mut dyn FnMut(&Dim) -> Dim) {
         let ids: Vec<_> = self.dag.node_indices().collect();
         for id in ids {
-            let node = &mut self.dag[id];
-            if let Kind::Op(op) = &mut node.kind {
-                op.map_dims(f);
-            }
-            let shared = std::cell::RefCell::new(&mut *f);
-            for fact in &mut node.facts {
-                fact.ty = fact.ty.map_dims(&|d| shared.borrow_mut()(d));
-                fact.elements = fact.elements.take().map(|e| e.iter().map(|d| shared.borrow_mut()(d)).collect());
-            }
+            self.map_node_dims(NodeId(id), f);
         }
         let old = std::mem::take(&mut self.constraints);
         self.constraints = old
@@ -462,6 +520,29 @@ impl Graph {
         petgraph::algo::is_cyclic_directed(&self.dag)
     }
 
+    /// Removes a node that nothing reads, and then what only it needed; inputs stay. True when it was removed.
+    pub fn prune(&mut self, id: NodeId) -> bool {
+        let unread = |g: &Graph, n: NodeIndex| {
+            g.dag.neighbors_directed(n, Outgoing).next().is_none()
+                && !matches!(g.dag[n].kind, Kind::Input)
+                && !g.outputs.iter().any(|o| o.value.node.0 == n)
+        };
+        let mut candidates = vec![id.0];
+        let mut removed = false;
+        while let Some(n) = candidates.pop() {
+            if !self.dag.contains_node(n) || !unread(self, n) {
+                continue;
+            }
+            candidates.extend(self.dag.neighbors_directed(n, Incoming));
+            let node = self.dag.remove_node(n).expect("it was just found");
+            node.names.iter().for_each(|name| {
+                self.taken.remove(name);
+            });
+            removed = true;
+        }
+        removed
+    }
+
     /// Removes what no output needs; inputs stay.
     pub fn remove_dead(&mut self) -> usize {
         let before = self.dag.node_count();
@@ -483,6 +564,11 @@ impl Graph {
         }
         before - self.dag.node_count()
     }
+}
+
+/// The number of a late symbol that typing made.
+fn late_number(symbol: &str) -> Option<u32> {
+    symbol.strip_prefix('?')?.parse().ok()
 }
 
 /// Two graphs are equal when they print the same.

@@ -1,1 +1,22 @@
-//! Graph to graph rewrites: one file per pass.
+//! Graph to graph rewrites: one file per pass, and the pipeline that runs them.
+//!
+//! A [`Pass`] is a list of [`Rule`]s (a pattern in the IR's own text and a rewrite) or a function over the whole graph.
+//! [`pipeline::standard`] is the order of a compilation; [`Driver`] runs it, verifies after every pass, removes dead nodes
+//! and can prove each pass by evaluating the graph before and after.
+
+pub mod audit;
+mod driver;
+mod edit;
+pub mod fold_constants;
+pub mod fold_shapes;
+pub mod merge_duplicates;
+mod pass;
+mod pattern;
+pub mod pipeline;
+#[cfg(test)]
+mod testing;
+
+pub use driver::{Driver, PassError, Report, Stage};
+pub use edit::Edit;
+pub use pass::{Body, Context, Entry, Miss, Pass, Rule};
+pub use pattern::Match;

@@ -36,7 +36,7 @@ pub struct Stmt {
     /// Attributes.
     pub attrs: Attrs,
     /// Data of a `const`, as text.
-    constant: Option<String>,
+    pub constant: Option<String>,
     /// Declared types, when the statement has them.
     pub types: Vec<ValueType>,
 }

@@ -1,0 +1,203 @@
+//! Compares what a graph computes before and after a pass, on small random and adversarial inputs.
+
+use ir::dtype::DType;
+use ir::eval::{self, GraphError, Symbols};
+use ir::graph::{Graph, NodeId};
+use ir::ops::Tolerance;
+use ir::types::TensorType;
+use ir::{Datum, Tensor, Value, ValueType};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+/// Inputs to compare graphs with.
+#[derive(Clone, Default)]
+pub struct Audit {
+    cases: Vec<Vec<Datum>>,
+}
+
+/// The first value that two graphs do not agree on.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("`{name}` {what}")]
+pub struct Difference {
+    /// First value by evaluation order of the graph before.
+    pub name: Arc<str>,
+    /// What differs, with one element as an example.
+    pub what: String,
+}
+
+/// What to fill inputs with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fill {
+    Random,
+    Zeros,
+    Ones,
+    /// Large numbers, both zeros and numbers near them.
+    Extreme,
+    /// Infinities and NaN among ordinary numbers.
+    NonFinite,
+}
+
+impl Audit {
+    /// Inputs that `graph` can be evaluated with: several sizes, random and adversarial values.
+    pub fn of(graph: &Graph) -> Audit {
+        const FILLS: [Fill; 6] = [Fill::Random, Fill::Random, Fill::Zeros, Fill::Ones, Fill::Extreme, Fill::NonFinite];
+        let cases = FILLS.iter().enumerate().filter_map(|(seed, fill)| case(graph, seed, *fill));
+        Audit { cases: cases.collect() }
+    }
+
+    /// Inputs from a test of the model.
+    pub fn with_inputs(cases: Vec<Vec<Datum>>) -> Audit {
+        Audit { cases }
+    }
+
+    /// How many sets of inputs there are; none when no binding of the symbols was found.
+    pub fn len(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Whether nothing can be compared.
+    pub fn is_empty(&self) -> bool {
+        self.cases.is_empty()
+    }
+
+    /// Evaluates both graphs; inputs that the first one cannot be evaluated with say nothing.
+    pub fn compare(&self, before: &Graph, after: &Graph) -> Result<(), Difference> {
+        for inputs in &self.cases {
+            let Ok(expected) = eval::run(before, inputs) else { continue };
+            let same = eval::run(after, inputs).is_ok_and(|found| {
+                expected.len() == found.len() && expected.iter().zip(&found).all(|(e, f)| difference(e, f).is_none())
+            });
+            if !same {
+                return Err(first_difference(before, after, inputs));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Evaluates again, this time looking at every value that both graphs have.
+fn first_difference(before: &Graph, after: &Graph, inputs: &[Datum]) -> Difference {
+    let names_of = |g: &Graph, id: NodeId| -> Vec<Arc<str>> { g.results(id).map(|v| g.name(v).clone()).collect() };
+    let shared: HashSet<Arc<str>> = after.order().into_iter().flat_map(|id| names_of(after, id)).collect();
+    let mut expected: Vec<(Arc<str>, Datum)> = vec![];
+    let _ = eval::run_observed(before, inputs, &mut |id, results| {
+        let named = names_of(before, id).into_iter().zip(results);
+        expected.extend(named.filter(|(n, _)| shared.contains(n)).map(|(n, d)| (n, d.clone())));
+    });
+    let mut found: HashMap<Arc<str>, Datum> = HashMap::new();
+    let outcome = eval::run_observed(after, inputs, &mut |id, results| {
+        found.extend(names_of(after, id).into_iter().zip(results.iter().cloned()));
+    });
+    for (name, e) in &expected {
+        if let Some(what) = found.get(name).and_then(|f| difference(e, f)) {
+            return Difference { name: name.clone(), what };
+        }
+    }
+    match outcome {
+        Err(GraphError::Node { name, source, .. }) => Difference { name, what: format!("fails: {source}") },
+        Err(e) => Difference { name: after.name.as_str().into(), what: format!("fails: {e}") },
+        Ok(_) => Difference { name: after.name.as_str().into(), what: "gives other outputs".into() },
+    }
+}
+
+/// How two values differ beyond what rounding explains.
+fn difference(expected: &Datum, found: &Datum) -> Option<String> {
+    match (expected, found) {
+        (Datum::Tensor(e), Datum::Tensor(f)) => tensor_difference(e, f),
+        (Datum::Sequence(e), Datum::Sequence(f)) if e.len() == f.len() => {
+            e.iter().zip(f).find_map(|(e, f)| difference(e, f))
+        }
+        (Datum::Optional(Some(e)), Datum::Optional(Some(f))) => difference(e, f),
+        (e, f) if e == f => None,
+        (e, f) => Some(format!("was {e:?}, is now {f:?}")),
+    }
+}
+
+fn tensor_difference(e: &Tensor, f: &Tensor) -> Option<String> {
+    if e.dtype() != f.dtype() || e.dims() != f.dims() {
+        return Some(format!("was {}{:?}, is now {}{:?}", e.dtype(), e.dims(), f.dtype(), f.dims()));
+    }
+    if e == f {
+        return None;
+    }
+    let (Ok(a), Ok(b)) = (e.to_f64(), f.to_f64()) else { return Some("holds another text".into()) };
+    // Fewer roundings in a chain of operations may move a result by some units of what went into it.
+    let allowed = match e.dtype() {
+        DType::F16 | DType::BF16 => Tolerance::roundings(e.dtype(), 16.0),
+        d => Tolerance::roundings(d, 1024.0),
+    };
+    let largest = a.iter().copied().filter(|v| v.is_finite()).fold(0.0, |m: f64, v| m.max(v.abs()));
+    let close = |a: f64, b: f64| {
+        a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= allowed.relative * a.abs() + allowed.absolute * largest
+    };
+    let at = a.iter().zip(&b).position(|(a, b)| !close(*a, *b))?;
+    Some(format!("was {} at element {at}, is now {}", Number(a[at]), Number(b[at])))
+}
+
+struct Number(f64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// Inputs for the first binding of the symbols that the graph's assumptions allow.
+fn case(graph: &Graph, seed: usize, fill: Fill) -> Option<Vec<Datum>> {
+    let mixed = move |i: usize| [2, 3, 4, 5, 1][(i + seed) % 5];
+    let bindings: [&dyn Fn(usize) -> i64; 5] = [&mixed, &|i| i as i64 + 2, &|_| 2, &|_| 4, &|_| 1];
+    bindings.iter().find_map(|size| {
+        let symbols: Symbols = graph.input_symbols().into_iter().enumerate().map(|(i, s)| (s, size(i))).collect();
+        let mut random = Random(seed as u64 * 7919 + 1);
+        let inputs = graph.inputs.iter().map(|n| input(graph.ty(Value::from(*n)), &symbols, fill, &mut random));
+        let inputs: Vec<Datum> = inputs.collect::<Option<_>>()?;
+        eval::bind_inputs(graph, &inputs).ok().map(|_| inputs)
+    })
+}
+
+fn input(ty: &ValueType, symbols: &Symbols, fill: Fill, random: &mut Random) -> Option<Datum> {
+    match ty {
+        ValueType::Tensor(ty) => tensor(ty, symbols, fill, random).map(Datum::from),
+        ValueType::Sequence(_) => Some(Datum::Sequence(vec![])),
+        ValueType::Optional(of) => Some(Datum::Optional(input(of, symbols, fill, random).map(Box::new))),
+        ValueType::Map { .. } => None,
+        ValueType::Absent => Some(Datum::Absent),
+    }
+}
+
+fn tensor(ty: &TensorType, symbols: &Symbols, fill: Fill, random: &mut Random) -> Option<Tensor> {
+    let dims = ty.dims().map_or_else(
+        || Some(vec![2, 3]),
+        |dims| dims.iter().map(|d| usize::try_from(d.eval(&|s| symbols.get(s).copied()).ok()?).ok()).collect(),
+    )?;
+    let n = ir::tensor::count(&dims).ok().filter(|n| *n <= 1 << 20)?;
+    if ty.dtype == DType::Str {
+        return Tensor::from_strings(&dims, (0..n).map(|i| format!("s{}", i % 3)).collect()).ok();
+    }
+    let values: Vec<f64> = (0..n).map(|_| random.value(ty.dtype, fill)).collect();
+    Tensor::from_f64(ty.dtype, &dims, &values).ok()
+}
+
+/// A linear congruential generator (Knuth's MMIX constants): the same cases on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % below
+    }
+
+    fn value(&mut self, dtype: DType, fill: Fill) -> f64 {
+        const EXTREME: [f64; 8] = [0.0, -0.0, 1e-3, -1e-3, 100.0, -100.0, 1.0, -1.0];
+        const NON_FINITE: [f64; 6] = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0, 1.0, -2.0];
+        match (fill, dtype.is_float()) {
+            (Fill::Zeros, _) => 0.0,
+            (Fill::Ones, _) => 1.0,
+            (_, false) => self.next(2) as f64,
+            (Fill::Random, true) => self.next(4001) as f64 / 1000.0 - 2.0,
+            (Fill::Extreme, true) => EXTREME[self.next(8) as usize],
+            (Fill::NonFinite, true) => NON_FINITE[self.next(6) as usize],
+        }
+    }
+}
