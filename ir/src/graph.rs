@@ -395,6 +395,14 @@ impl Graph {
         self.dag[new.node.0].names[new.result as usize] = ours;
     }
 
+    /// Renames a value; where the name is taken, a number makes it unique.
+    pub fn rename(&mut self, v: Value, name: &str) {
+        let old = self.node(v.node).names[v.result as usize].clone();
+        self.taken.remove(&old);
+        let name = self.unique(name);
+        self.dag[v.node.0].names[v.result as usize] = name;
+    }
+
     /// Adds ONNX node names to a node.
     pub fn extend_origin(&mut self, id: NodeId, more: &[Arc<str>]) {
         let origin = &mut self.dag[id.0].origin;

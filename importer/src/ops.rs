@@ -1,0 +1,44 @@
+//! The handlers: which function imports which ONNX operator. Each file in `ops/` has a table; a line here adds the file.
+//!
+//! A handler looks at [`NodeCx::opset`](crate::node::NodeCx::opset) where versions of an operator differ.
+
+mod elementwise_binary;
+mod matmul;
+mod shape_reshape;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::node::Handler;
+
+/// The operators of one file: domain (empty for ONNX's own), operator, handler.
+pub(crate) type Table = &'static [(&'static str, &'static str, Handler)];
+
+// One line per file, so that lines can be added side by side.
+#[rustfmt::skip]
+const TABLES: &[Table] = &[
+    elementwise_binary::TABLE,
+    matmul::TABLE,
+    shape_reshape::TABLE,
+];
+
+static HANDLERS: LazyLock<HashMap<(&'static str, &'static str), Handler>> = LazyLock::new(|| {
+    let all = TABLES.iter().copied().flatten();
+    all.map(|(domain, op_type, handler)| ((*domain, *op_type), *handler)).collect()
+});
+
+/// The handler of an operator; `domain` is empty for ONNX's own.
+pub(crate) fn handler(domain: &str, op_type: &str) -> Option<Handler> {
+    HANDLERS.get(&(domain, op_type)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operator_is_registered_once() {
+        let entries: usize = TABLES.iter().map(|t| t.len()).sum();
+        assert_eq!(entries, HANDLERS.len());
+    }
+}
