@@ -60,11 +60,7 @@ fn products<E: Element>(pool: &Pool, one: E, name: &str, filter: &str) {
             }
             // Enough copies that the weights come from memory, as those of a whole model do.
             let bytes = panel_elems(n, k) * size_of::<E>();
-            let copies = if m >= 128 {
-                1
-            } else {
-                (160_000_000 / bytes).clamp(1, 200)
-            };
+            let copies = if m >= 128 { 1 } else { (160_000_000 / bytes).clamp(1, 200) };
             let weights = vec![one; panel_elems(n, k) * copies];
             let x = vec![0.5f32; m * k];
             let mut y = vec![0f32; m * n];
@@ -74,14 +70,7 @@ fn products<E: Element>(pool: &Pool, one: E, name: &str, filter: &str) {
                 let w = &weights[turn % copies * panel_elems(n, k)..][..panel_elems(n, k)];
                 turn += 1;
                 let out = MatMut::new(&mut y, m, n, n);
-                linear(
-                    pool,
-                    Rows::new(&x, m, k, k),
-                    Panels::new(w, n, k),
-                    &Epilogue::NONE,
-                    out,
-                    &mut scratch,
-                );
+                linear(pool, Rows::new(&x, m, k, k), Panels::new(w, n, k), &Epilogue::NONE, out, &mut scratch);
             });
             report(&label, time, bytes, 2 * m * n * k);
         }
@@ -91,10 +80,7 @@ fn products<E: Element>(pool: &Pool, one: E, name: &str, filter: &str) {
 fn report(label: &str, time: Duration, bytes: usize, flops: usize) {
     let seconds = time.as_secs_f64();
     let (gb, gflop) = (bytes as f64 / seconds / 1e9, flops as f64 / seconds / 1e9);
-    println!(
-        "{label:40} {:10.1} us {gb:7.1} GB/s {gflop:7.1} GFLOP/s",
-        seconds * 1e6
-    );
+    println!("{label:40} {:10.1} us {gb:7.1} GB/s {gflop:7.1} GFLOP/s", seconds * 1e6);
 }
 
 /// The best of many short rounds: on a shared machine the disturbed ones fall out.

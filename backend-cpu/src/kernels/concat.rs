@@ -81,10 +81,7 @@ pub struct Padding<'a> {
 impl Padding<'_> {
     /// Pads `from` into `to`; `fill` is one element.
     pub fn run(&self, from: &[u8], fill: &[u8], to: &mut [u8]) {
-        let strides: Dims = dense_strides(self.dims)
-            .iter()
-            .map(|s| s * self.element_bytes)
-            .collect();
+        let strides: Dims = dense_strides(self.dims).iter().map(|s| s * self.element_bytes).collect();
         if self.dims.is_empty() {
             to.copy_from_slice(from);
             return;
@@ -93,18 +90,9 @@ impl Padding<'_> {
     }
 
     /// Writes the output below one index of the first `axis` dimensions; `base` is where that index lies in the input.
-    fn level(
-        &self,
-        axis: usize,
-        strides: &[usize],
-        from: &[u8],
-        base: Option<usize>,
-        fill: &[u8],
-        to: &mut [u8],
-    ) {
+    fn level(&self, axis: usize, strides: &[usize], from: &[u8], base: Option<usize>, fill: &[u8], to: &mut [u8]) {
         let Some(base) = base else {
-            to.chunks_exact_mut(self.element_bytes)
-                .for_each(|to| to.copy_from_slice(fill));
+            to.chunks_exact_mut(self.element_bytes).for_each(|to| to.copy_from_slice(fill));
             return;
         };
         let count = self.out_dims[axis];
@@ -116,17 +104,8 @@ impl Padding<'_> {
             return;
         }
         for (i, to) in to.chunks_exact_mut(unit).enumerate() {
-            let source = self
-                .mode
-                .source(i as isize - self.before[axis], self.dims[axis]);
-            self.level(
-                axis + 1,
-                strides,
-                from,
-                source.map(|s| base + s * strides[axis]),
-                fill,
-                to,
-            );
+            let source = self.mode.source(i as isize - self.before[axis], self.dims[axis]);
+            self.level(axis + 1, strides, from, source.map(|s| base + s * strides[axis]), fill, to);
         }
     }
 
@@ -157,30 +136,14 @@ mod tests {
 
     #[test]
     fn parts_alternate_per_outer_index() {
-        let parts = [
-            Part {
-                bytes: &[1, 2, 3, 4],
-                stride: 2,
-            },
-            Part {
-                bytes: &[9, 8],
-                stride: 1,
-            },
-        ];
+        let parts = [Part { bytes: &[1, 2, 3, 4], stride: 2 }, Part { bytes: &[9, 8], stride: 1 }];
         let mut to = [0; 6];
         concat(&parts, &mut to, 0);
         assert_eq!(to, [1, 2, 9, 3, 4, 8]);
         let mut last = [0; 3];
         concat(&parts, &mut last, 1);
         assert_eq!(last, [3, 4, 8]);
-        concat(
-            &[Part {
-                bytes: &[],
-                stride: 0,
-            }],
-            &mut [],
-            0,
-        );
+        concat(&[Part { bytes: &[], stride: 0 }], &mut [], 0);
     }
 
     #[test]
@@ -188,14 +151,7 @@ mod tests {
         let x: Vec<u8> = vec![1, 2, 3];
         let row = |mode| {
             let mut y = vec![0; 9];
-            Padding {
-                dims: &[3],
-                out_dims: &[9],
-                before: &[4],
-                mode,
-                element_bytes: 1,
-            }
-            .run(&x, &[7], &mut y);
+            Padding { dims: &[3], out_dims: &[9], before: &[4], mode, element_bytes: 1 }.run(&x, &[7], &mut y);
             y
         };
         assert_eq!(row(PadMode::Constant), [7, 7, 7, 7, 1, 2, 3, 7, 7]);

@@ -21,15 +21,7 @@ pub fn dense_strides(dims: &[usize]) -> Dims {
 pub fn broadcast_strides(from: &[usize], to: &[usize]) -> Dims {
     let dense = dense_strides(from);
     let missing = to.len() - from.len();
-    (0..to.len())
-        .map(|i| {
-            if i < missing || from[i - missing] == 1 {
-                0
-            } else {
-                dense[i - missing]
-            }
-        })
-        .collect()
+    (0..to.len()).map(|i| if i < missing || from[i - missing] == 1 { 0 } else { dense[i - missing] }).collect()
 }
 
 /// Shape and, per operand, strides after dropping dimensions of size 1 and merging neighbours that every operand
@@ -47,8 +39,7 @@ pub fn merge<const N: usize>(dims: &[usize], strides: [&[usize]; N]) -> (Dims, [
             continue;
         }
         let last = merged.len().wrapping_sub(1);
-        let joins =
-            !merged.is_empty() && (0..N).all(|n| merged_strides[n][last] == strides[n][i] * dim);
+        let joins = !merged.is_empty() && (0..N).all(|n| merged_strides[n][last] == strides[n][i] * dim);
         if joins {
             merged[last] *= dim;
             (0..N).for_each(|n| merged_strides[n][last] = strides[n][i]);
@@ -86,12 +77,7 @@ impl<'a, const N: usize> Walk<'a, N> {
             rest /= dim;
             (0..N).for_each(|n| offsets[n] += at[i] * strides[n][i]);
         }
-        Walk {
-            dims,
-            strides,
-            at,
-            offsets,
-        }
+        Walk { dims, strides, at, offsets }
     }
 
     /// Moves to the next position; wraps at the end.

@@ -50,9 +50,6 @@ impl Element {
 
     /// Whether values are floating point.
     pub const fn is_float(self) -> bool {
-        matches!(
-            self,
-            Element::F64 | Element::F32 | Element::F16 | Element::BF16
-        )
+        matches!(self, Element::F64 | Element::F32 | Element::F16 | Element::BF16)
     }
 }

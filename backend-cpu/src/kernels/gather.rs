@@ -22,20 +22,8 @@ impl Index for i64 {}
 
 #[inline(always)]
 fn resolve(index: i64, size: usize, position: usize) -> Result<usize, IndexError> {
-    let place = if index < 0 {
-        index + size as i64
-    } else {
-        index
-    };
-    if (0..size as i64).contains(&place) {
-        Ok(place as usize)
-    } else {
-        Err(IndexError {
-            position,
-            index,
-            size,
-        })
-    }
+    let place = if index < 0 { index + size as i64 } else { index };
+    if (0..size as i64).contains(&place) { Ok(place as usize) } else { Err(IndexError { position, index, size }) }
 }
 
 /// The shape of a gather along an axis: the input is `[outer, size, inner]`.
@@ -92,11 +80,7 @@ pub struct ElementsShape<'a> {
 
 impl ElementsShape<'_> {
     /// Calls `visit(position, place)` for each index in order: its position, and the element of the data it names.
-    fn visit<I: Index>(
-        &self,
-        indices: &[I],
-        mut visit: impl FnMut(usize, usize),
-    ) -> Result<(), IndexError> {
+    fn visit<I: Index>(&self, indices: &[I], mut visit: impl FnMut(usize, usize)) -> Result<(), IndexError> {
         let strides = super::dims::dense_strides(self.dims);
         let mut others = strides.clone();
         if let Some(stride) = others.get_mut(self.axis) {
@@ -130,9 +114,7 @@ pub fn scatter_elements<T: Copy, I: Index>(
     to: &mut [T],
     join: impl Fn(T, T) -> T,
 ) -> Result<(), IndexError> {
-    shape.visit(indices, |position, place| {
-        to[place] = join(to[place], updates[position])
-    })
+    shape.visit(indices, |position, place| to[place] = join(to[place], updates[position]))
 }
 
 /// Shape of a gather or scatter by index tuples.
@@ -155,11 +137,7 @@ impl TupleShape<'_> {
     }
 
     /// Calls `visit(i, start)` for each tuple: its number, and the first element that it names.
-    fn visit<I: Index>(
-        &self,
-        indices: &[I],
-        mut visit: impl FnMut(usize, usize),
-    ) -> Result<(), IndexError> {
+    fn visit<I: Index>(&self, indices: &[I], mut visit: impl FnMut(usize, usize)) -> Result<(), IndexError> {
         let strides = super::dims::dense_strides(self.dims);
         let batch_len: usize = self.dims[self.batch_dims..].iter().product();
         let count = self.dims[..self.batch_dims].iter().product::<usize>() * self.tuples;
@@ -167,8 +145,7 @@ impl TupleShape<'_> {
             let mut start = i / self.tuples * batch_len;
             for (j, &index) in indices[i * self.tuple..][..self.tuple].iter().enumerate() {
                 let axis = self.batch_dims + j;
-                start +=
-                    resolve(index.into(), self.dims[axis], i * self.tuple + j)? * strides[axis];
+                start += resolve(index.into(), self.dims[axis], i * self.tuple + j)? * strides[axis];
             }
             visit(i, start);
         }
@@ -184,9 +161,7 @@ pub fn gather_nd<T: Copy, I: Index>(
     to: &mut [T],
 ) -> Result<(), IndexError> {
     let len = shape.slice_len();
-    shape.visit(indices, |i, start| {
-        to[i * len..][..len].copy_from_slice(&from[start..start + len])
-    })
+    shape.visit(indices, |i, start| to[i * len..][..len].copy_from_slice(&from[start..start + len]))
 }
 
 /// Joins the slices of `updates` to those of `to` that the tuples name; `to` holds the data.
@@ -199,10 +174,7 @@ pub fn scatter_nd<T: Copy, I: Index>(
 ) -> Result<(), IndexError> {
     let len = shape.slice_len();
     shape.visit(indices, |i, start| {
-        for (to, &update) in to[start..start + len]
-            .iter_mut()
-            .zip(&updates[i * len..][..len])
-        {
+        for (to, &update) in to[start..start + len].iter_mut().zip(&updates[i * len..][..len]) {
             *to = join(*to, update);
         }
     })
@@ -231,81 +203,28 @@ mod tests {
 
     #[test]
     fn a_bad_index_is_named() {
-        let error = gather(
-            GatherShape {
-                size: 2,
-                row_bytes: 1,
-            },
-            &[1, 2],
-            &[0i32, -3],
-            &mut [0, 0],
-            0,
-        );
-        assert_eq!(
-            error,
-            Err(IndexError {
-                position: 1,
-                index: -3,
-                size: 2
-            })
-        );
+        let error = gather(GatherShape { size: 2, row_bytes: 1 }, &[1, 2], &[0i32, -3], &mut [0, 0], 0);
+        assert_eq!(error, Err(IndexError { position: 1, index: -3, size: 2 }));
         assert_eq!(
             error.unwrap_err().to_string(),
             "index -3 (element 1 of the indices) is outside a dimension of size 2"
         );
-        assert!(
-            gather(
-                GatherShape {
-                    size: 0,
-                    row_bytes: 4
-                },
-                &[],
-                &[0i64],
-                &mut [0; 4],
-                0
-            )
-            .is_err()
-        );
+        assert!(gather(GatherShape { size: 0, row_bytes: 4 }, &[], &[0i64], &mut [0; 4], 0).is_err());
     }
 
     #[test]
     fn elements_follow_the_onnx_example() {
-        let shape = ElementsShape {
-            dims: &[3, 3],
-            index_dims: &[2, 3],
-            axis: 0,
-        };
+        let shape = ElementsShape { dims: &[3, 3], index_dims: &[2, 3], axis: 0 };
         let mut to = [0; 6];
-        gather_elements(
-            shape,
-            &[1, 2, 3, 4, 5, 6, 7, 8, 9],
-            &[1i64, 2, 0, 2, 0, 0],
-            &mut to,
-        )
-        .unwrap();
+        gather_elements(shape, &[1, 2, 3, 4, 5, 6, 7, 8, 9], &[1i64, 2, 0, 2, 0, 0], &mut to).unwrap();
         assert_eq!(to, [4, 8, 3, 7, 2, 3]);
 
-        let shape = ElementsShape {
-            dims: &[3, 3],
-            index_dims: &[2, 3],
-            axis: 0,
-        };
+        let shape = ElementsShape { dims: &[3, 3], index_dims: &[2, 3], axis: 0 };
         let mut to = [0.0; 9];
-        scatter_elements(
-            shape,
-            &[1i64, 0, 2, 0, 2, 1],
-            &[1.0, 1.1, 1.2, 2.0, 2.1, 2.2],
-            &mut to,
-            |_, u| u,
-        )
-        .unwrap();
+        scatter_elements(shape, &[1i64, 0, 2, 0, 2, 1], &[1.0, 1.1, 1.2, 2.0, 2.1, 2.2], &mut to, |_, u| u).unwrap();
         assert_eq!(to, [2.0, 1.1, 0.0, 1.0, 0.0, 2.2, 0.0, 2.1, 1.2]);
 
-        let shape = ElementsShape {
-            dims: &[1, 5],
-            index_dims: &[1, 2],
-            axis: 1,
-        };
+        let shape = ElementsShape { dims: &[1, 5], index_dims: &[1, 2], axis: 1 };
         let mut to = [1.0, 2.0, 3.0, 4.0, 5.0];
         scatter_elements(shape, &[1i64, 1], &[1.1, 2.1], &mut to, |a, u| a + u).unwrap();
         assert_eq!(to, [1.0, 5.2, 3.0, 4.0, 5.0]);
@@ -315,22 +234,12 @@ mod tests {
     fn tuples_follow_the_onnx_examples() {
         let data = [0, 1, 2, 3, 4, 5, 6, 7];
         let mut to = [0; 4];
-        let shape = TupleShape {
-            dims: &[2, 2, 2],
-            batch_dims: 1,
-            tuple: 1,
-            tuples: 1,
-        };
+        let shape = TupleShape { dims: &[2, 2, 2], batch_dims: 1, tuple: 1, tuples: 1 };
         gather_nd(shape, &data, &[1i64, 0], &mut to).unwrap();
         assert_eq!(to, [2, 3, 4, 5]);
 
         let mut to = [1, 2, 3, 4, 5, 6, 7, 8];
-        let shape = TupleShape {
-            dims: &[8],
-            batch_dims: 0,
-            tuple: 1,
-            tuples: 4,
-        };
+        let shape = TupleShape { dims: &[8], batch_dims: 0, tuple: 1, tuples: 4 };
         scatter_nd(shape, &[4i64, 3, 1, 7], &[9, 10, 11, 12], &mut to, |_, u| u).unwrap();
         assert_eq!(to, [1, 11, 3, 10, 9, 6, 7, 12]);
     }

@@ -26,7 +26,8 @@ pub use matmul::{Strided, matmul, matmul_scratch};
 pub use simd::{Element, Isa};
 
 use self::simd::{Kernel, Simd};
-use self::tile::{Sums, pack_rows, tile, tile_panels, tile_rows};
+pub(super) use self::tile::{Sums, tile_rows};
+use self::tile::{pack_rows, tile, tile_panels};
 use super::pack::{PANEL, panel_elems};
 use super::pool::{MatMut, Pool, Tile};
 
@@ -52,26 +53,18 @@ impl<'a> Rows<'a> {
     /// # Panics
     /// When a row lies outside `data`.
     pub fn new(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        let extent = if rows == 0 {
-            0
-        } else {
-            (rows - 1) * row_stride + cols
-        };
-        assert!(
-            extent <= data.len(),
-            "the rows need {extent} elements, not {}",
-            data.len()
-        );
-        Self {
-            data,
-            rows,
-            cols,
-            row_stride,
-        }
+        let extent = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
+        assert!(extent <= data.len(), "the rows need {extent} elements, not {}", data.len());
+        Self { data, rows, cols, row_stride }
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.cols]
     }
 
     #[inline(always)]
-    fn row(&self, row: usize) -> &'a [f32] {
+    pub(super) fn row(&self, row: usize) -> &'a [f32] {
         &self.data[row * self.row_stride..][..self.cols]
     }
 }
@@ -91,11 +84,7 @@ impl<'a, E> Panels<'a, E> {
     /// When `data` has not [`panel_elems`] elements.
     pub fn new(data: &'a [E], n: usize, k: usize) -> Self {
         assert_eq!(data.len(), panel_elems(n, k), "the panels of {n} x {k}");
-        Self {
-            data: data.as_chunks().0,
-            n,
-            k,
-        }
+        Self { data: data.as_chunks().0, n, k }
     }
 }
 
@@ -114,12 +103,7 @@ pub struct Epilogue<'a> {
 
 impl Epilogue<'_> {
     /// Stores the sums as they are.
-    pub const NONE: Self = Self {
-        scale: 1.0,
-        bias: None,
-        residual: None,
-        activation: Activation::None,
-    };
+    pub const NONE: Self = Self { scale: 1.0, bias: None, residual: None, activation: Activation::None };
 }
 
 impl Default for Epilogue<'_> {
@@ -162,58 +146,25 @@ pub fn linear<E: Element>(
     y: MatMut<'_, f32>,
     scratch: &mut [f32],
 ) {
-    assert_eq!(
-        (x.cols, x.rows, w.n),
-        (w.k, y.rows(), y.cols()),
-        "shapes of a linear layer"
-    );
+    assert_eq!((x.cols, x.rows, w.n), (w.k, y.rows(), y.cols()), "shapes of a linear layer");
     assert_eq!(y.batch(), [1, 1], "a linear layer has one output matrix");
     epilogue.check(y.rows(), y.cols());
     let split = Split::new(pool, x.rows, w.n, w.k, size_of::<E>());
-    assert!(
-        x.rows <= 1 || scratch.len() >= pool.threads() * split.rows * w.k,
-        "scratch is too short"
-    );
-    pool.tiles(
-        y,
-        [split.rows, split.cols],
-        scratch,
-        |scratch, packed: &mut PackedRows, y| {
-            pool.isa().run(LinearTile {
-                x,
-                w,
-                epilogue,
-                y,
-                scratch,
-                packed,
-            });
-        },
-    );
+    assert!(x.rows <= 1 || scratch.len() >= pool.threads() * split.rows * w.k, "scratch is too short");
+    pool.tiles(y, [split.rows, split.cols], scratch, |scratch, packed: &mut PackedRows, y| {
+        pool.isa().run(LinearTile { x, w, epilogue, y, scratch, packed });
+    });
 }
 
 impl Epilogue<'_> {
     pub(super) fn check(&self, rows: usize, cols: usize) {
-        assert!(
-            self.bias.is_none_or(|bias| bias.len() == cols),
-            "a bias has one value per column"
-        );
-        assert!(
-            self.residual
-                .is_none_or(|x| (x.rows, x.cols) == (rows, cols)),
-            "a residual has the output's shape"
-        );
+        assert!(self.bias.is_none_or(|bias| bias.len() == cols), "a bias has one value per column");
+        assert!(self.residual.is_none_or(|x| (x.rows, x.cols) == (rows, cols)), "a residual has the output's shape");
     }
 
     /// Finishes the sums of `width` columns from `col` on in a row.
     #[inline(always)]
-    pub(super) fn finish<S: Simd>(
-        &self,
-        simd: S,
-        sum: S::V,
-        row: usize,
-        col: usize,
-        width: usize,
-    ) -> S::V {
+    pub(super) fn finish<S: Simd>(&self, simd: S, sum: S::V, row: usize, col: usize, width: usize) -> S::V {
         let mut sum = simd.mul(sum, simd.splat(self.scale));
         if let Some(bias) = self.bias {
             sum = simd.add(sum, load_part(simd, &bias[col..][..width]));
@@ -224,16 +175,14 @@ impl Epilogue<'_> {
         match self.activation {
             Activation::None => sum,
             Activation::Relu => simd.max(simd.splat(0.0), sum),
-            Activation::Clip(low, high) => {
-                simd.min(simd.splat(high), simd.max(simd.splat(low), sum))
-            }
+            Activation::Clip(low, high) => simd.min(simd.splat(high), simd.max(simd.splat(low), sum)),
         }
     }
 
     /// Stores the sums of `rows` rows and `panels` panels at (`row`, `col`) of `y`, added to what is there unless
     /// `first`, and finished if `last`.
     #[inline(always)]
-    fn store<S: Simd>(&self, simd: S, sums: &Sums, at: Place, y: &mut Tile<'_, f32>) {
+    pub(super) fn store<S: Simd>(&self, simd: S, sums: &Sums, at: Place, y: &mut Tile<'_, f32>) {
         let (row0, col0) = (y.row + at.row, y.col + at.col);
         for row in 0..at.rows {
             let y = &mut y.row(at.row + row)[at.col..];
@@ -275,13 +224,13 @@ fn load_part<S: Simd>(simd: S, from: &[f32]) -> S::V {
 
 /// Where the sums of a register tile go, and whether they are the first or the last of their `k` blocks.
 #[derive(Clone, Copy)]
-struct Place {
-    row: usize,
-    rows: usize,
-    col: usize,
-    panels: usize,
-    first: bool,
-    last: bool,
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) rows: usize,
+    pub(super) col: usize,
+    pub(super) panels: usize,
+    pub(super) first: bool,
+    pub(super) last: bool,
 }
 
 /// How a product is cut into tasks: rows and columns of a task.
@@ -297,19 +246,11 @@ impl Split {
         let most = (PACKED_ELEMS / k.max(1)).clamp(48, 480);
         let cached = n.saturating_mul(k).saturating_mul(element_bytes) <= CACHED_BYTES;
         if cached && m >= threads * 48 {
-            let rows = (m.div_ceil(threads * 4))
-                .clamp(48, most)
-                .next_multiple_of(12);
-            return Self {
-                rows,
-                cols: panels * PANEL,
-            };
+            let rows = (m.div_ceil(threads * 4)).clamp(48, most).next_multiple_of(12);
+            return Self { rows, cols: panels * PANEL };
         }
         let blocks = m.div_ceil(most).max(1);
-        Self {
-            rows: m.div_ceil(blocks).next_multiple_of(12).min(m.max(1)),
-            cols: even_chunk(panels, threads) * PANEL,
-        }
+        Self { rows: m.div_ceil(blocks).next_multiple_of(12).min(m.max(1)), cols: even_chunk(panels, threads) * PANEL }
     }
 }
 
@@ -343,14 +284,7 @@ impl<E: Element> Kernel for LinearTile<'_, '_, E> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        let Self {
-            x,
-            w,
-            epilogue,
-            mut y,
-            scratch,
-            packed,
-        } = self;
+        let Self { x, w, epilogue, mut y, scratch, packed } = self;
         let rows = tile_rows::<S>(y.rows);
         let a = if x.rows == 1 {
             x.row(0)
@@ -363,21 +297,14 @@ impl<E: Element> Kernel for LinearTile<'_, '_, E> {
             a
         };
         let first_panel = y.col / PANEL;
-        multiply(
-            simd,
-            a,
-            rows,
-            &w.data[first_panel * w.k..],
-            w.k,
-            epilogue,
-            &mut y,
-        );
+        let source = Ready { panels: &w.data[first_panel * w.k..], k: w.k };
+        multiply(simd, a, rows, source, w.k, K_BLOCK, epilogue, &mut y);
     }
 }
 
 /// Packs rows `first .. first + count` of `k` elements as tiles of `rows` rows, one after the other.
 #[inline(always)]
-fn pack_row_tiles<'a, S: Simd>(
+pub(super) fn pack_row_tiles<'a, S: Simd>(
     simd: S,
     at: impl Fn(usize) -> &'a [f32],
     k: usize,
@@ -389,34 +316,61 @@ fn pack_row_tiles<'a, S: Simd>(
     }
     for (index, to) in to.chunks_mut(rows * k).enumerate() {
         let start = index * rows;
-        pack_rows(
-            simd,
-            rows.min(count - start),
-            k,
-            |row| at(first + start + row),
-            to,
-        );
+        pack_rows(simd, rows.min(count - start), k, |row| at(first + start + row), to);
     }
 }
 
-/// All of `y` from its packed rows and its panels; `y.col` is the first column of the first panel.
+/// Panels of weights, made when they are needed or lying ready.
+pub(super) trait PanelSource {
+    /// The element type.
+    type Elem: Element;
+    /// Inputs `start .. start + len` of `panels` panels from `panel` on, and how many vectors lie from one panel to
+    /// the next.
+    fn block<S: Simd>(
+        &mut self,
+        simd: S,
+        panel: usize,
+        panels: usize,
+        start: usize,
+        len: usize,
+    ) -> (&[[Self::Elem; PANEL]], usize);
+}
+
+/// Packed weights of `k` inputs, from some panel on.
+struct Ready<'a, E> {
+    panels: &'a [[E; PANEL]],
+    k: usize,
+}
+
+impl<E: Element> PanelSource for Ready<'_, E> {
+    type Elem = E;
+
+    #[inline(always)]
+    fn block<S: Simd>(&mut self, _: S, panel: usize, _: usize, start: usize, _: usize) -> (&[[E; PANEL]], usize) {
+        (&self.panels[panel * self.k + start..], self.k)
+    }
+}
+
+/// All of `y` from its packed rows and its panels, of which number 0 starts at `y.col`; `depth` inputs at a time.
 #[inline(always)]
-fn multiply<S: Simd, E: Element>(
+#[allow(clippy::too_many_arguments, reason = "one loop nest for all sources of panels")]
+pub(super) fn multiply<S: Simd, P: PanelSource>(
     simd: S,
     a: &[f32],
     rows: usize,
-    panels: &[[E; PANEL]],
+    mut source: P,
     k: usize,
+    depth: usize,
     epilogue: &Epilogue<'_>,
     y: &mut Tile<'_, f32>,
 ) {
     let mut sums = [[0.0; 16]; 24];
     let panel_count = y.cols.div_ceil(PANEL);
     let widest = tile_panels::<S>(rows);
-    let blocks = k.div_ceil(K_BLOCK).max(1);
+    let blocks = k.div_ceil(depth).max(1);
     for block in 0..blocks {
-        let start = block * K_BLOCK;
-        let len = K_BLOCK.min(k - start);
+        let start = block * depth;
+        let len = depth.min(k - start);
         let mut panel = 0;
         while panel < panel_count {
             let left = panel_count - panel;
@@ -427,21 +381,14 @@ fn multiply<S: Simd, E: Element>(
             } else {
                 1
             };
-            let b = &panels[panel * k + start..];
+            let (b, panel_stride) = source.block(simd, panel, group, start, len);
             let mut row = 0;
             while row < y.rows {
                 let count = rows.min(y.rows - row);
                 let a = &a[row * k + start * count..][..len * count];
-                tile(simd, count, group, a, b, k, &mut sums);
+                tile(simd, count, group, a, b, panel_stride, &mut sums);
                 let (first, last) = (block == 0, block + 1 == blocks);
-                let at = Place {
-                    row,
-                    rows: count,
-                    col: panel * PANEL,
-                    panels: group,
-                    first,
-                    last,
-                };
+                let at = Place { row, rows: count, col: panel * PANEL, panels: group, first, last };
                 epilogue.store(simd, &sums, at, y);
                 row += count;
             }

@@ -27,15 +27,7 @@ pub const fn int8_panel_elems(n: usize, k: usize) -> usize {
 ///
 /// # Panics
 /// When a length is wrong.
-pub fn pack_int8(
-    src: &[u8],
-    unsigned: bool,
-    n: usize,
-    k: usize,
-    layout: Layout,
-    dst: &mut [i8],
-    sums: &mut [i32],
-) {
+pub fn pack_int8(src: &[u8], unsigned: bool, n: usize, k: usize, layout: Layout, dst: &mut [i8], sums: &mut [i32]) {
     assert_eq!((src.len(), sums.len()), (n * k, n), "a weight of {n} x {k}");
     assert_eq!(dst.len(), int8_panel_elems(n, k), "the panels of {n} x {k}");
     let flip = if unsigned { 0x80 } else { 0 };
@@ -73,31 +65,10 @@ impl<'a> Int8Panels<'a> {
     ///
     /// # Panics
     /// When a length is wrong.
-    pub fn new(
-        data: &'a [i8],
-        sums: &'a [i32],
-        zero_points: &'a [i32],
-        unsigned: bool,
-        n: usize,
-        k: usize,
-    ) -> Self {
-        assert_eq!(
-            (data.len(), sums.len()),
-            (int8_panel_elems(n, k), n),
-            "the panels of {n} x {k}"
-        );
-        assert!(
-            matches!(zero_points.len(), 0 | 1) || zero_points.len() == n,
-            "one zero point, or one per output"
-        );
-        Self {
-            data,
-            sums,
-            zero_points,
-            offset: if unsigned { 128 } else { 0 },
-            n,
-            k,
-        }
+    pub fn new(data: &'a [i8], sums: &'a [i32], zero_points: &'a [i32], unsigned: bool, n: usize, k: usize) -> Self {
+        assert_eq!((data.len(), sums.len()), (int8_panel_elems(n, k), n), "the panels of {n} x {k}");
+        assert!(matches!(zero_points.len(), 0 | 1) || zero_points.len() == n, "one zero point, or one per output");
+        Self { data, sums, zero_points, offset: if unsigned { 128 } else { 0 }, n, k }
     }
 
     /// The zero point of an output's stored weights.
@@ -156,13 +127,7 @@ fn row_bytes(k: usize) -> usize {
 ///
 /// # Panics
 /// When shapes disagree or `scratch` has fewer than [`int8_scratch`] bytes.
-pub fn linear_int8(
-    pool: &Pool,
-    x: Int8Rows<'_>,
-    w: Int8Panels<'_>,
-    y: MatMut<'_, i32>,
-    scratch: &mut [u8],
-) {
+pub fn linear_int8(pool: &Pool, x: Int8Rows<'_>, w: Int8Panels<'_>, y: MatMut<'_, i32>, scratch: &mut [u8]) {
     run(pool, x, w, &Integers, y, scratch);
 }
 
@@ -181,10 +146,7 @@ pub fn linear_int8_f32(
     scratch: &mut [u8],
 ) {
     let fits = |scale: &[f32], count: usize| scale.len() == 1 || scale.len() == count;
-    assert!(
-        fits(scales.x, y.rows()) && fits(scales.w, y.cols()),
-        "one scale, or one per row or output"
-    );
+    assert!(fits(scales.x, y.rows()) && fits(scales.w, y.cols()), "one scale, or one per row or output");
     epilogue.check(y.rows(), y.cols());
     run(pool, x, w, &Floats { scales, epilogue }, y, scratch);
 }
@@ -207,61 +169,23 @@ fn run<O: Output>(
     scratch: &mut [u8],
 ) {
     let m = y.rows();
-    assert_eq!(
-        (y.cols(), y.batch()),
-        (w.n, [1, 1]),
-        "shapes of a linear layer"
-    );
-    let extent = if m == 0 {
-        0
-    } else {
-        (m - 1) * x.row_stride + w.k
-    };
-    assert!(
-        extent <= x.data.len(),
-        "the rows need {extent} elements, not {}",
-        x.data.len()
-    );
-    assert!(
-        matches!(x.zero_points.len(), 0 | 1) || x.zero_points.len() == m,
-        "one zero point, or one per row"
-    );
-    assert!(
-        scratch.len() >= int8_scratch(pool, m, w.n, w.k),
-        "scratch is too short"
-    );
+    assert_eq!((y.cols(), y.batch()), (w.n, [1, 1]), "shapes of a linear layer");
+    let extent = if m == 0 { 0 } else { (m - 1) * x.row_stride + w.k };
+    assert!(extent <= x.data.len(), "the rows need {extent} elements, not {}", x.data.len());
+    assert!(matches!(x.zero_points.len(), 0 | 1) || x.zero_points.len() == m, "one zero point, or one per row");
+    assert!(scratch.len() >= int8_scratch(pool, m, w.n, w.k), "scratch is too short");
     let split = Split::new(pool, m, w.n, w.k.div_ceil(GROUP), GROUP);
     let row_sums = w.has_zero_points();
-    pool.tiles(
-        y,
-        [split.rows, split.cols],
-        scratch,
-        |scratch, packed: &mut Option<usize>, y| {
-            pool.isa().run_int8(Task {
-                x,
-                w,
-                output,
-                row_sums,
-                y,
-                scratch,
-                packed,
-            });
-        },
-    );
+    pool.tiles(y, [split.rows, split.cols], scratch, |scratch, packed: &mut Option<usize>, y| {
+        pool.isa().run_int8(Task { x, w, output, row_sums, y, scratch, packed });
+    });
 }
 
 /// Where exact sums go.
 trait Output: Sync {
     type Elem: Send;
     /// Stores the sums of the columns from `col` on in a row.
-    fn store<S: Simd>(
-        &self,
-        simd: S,
-        sums: &[i32; PANEL],
-        row: usize,
-        col: usize,
-        y: &mut [Self::Elem],
-    );
+    fn store<S: Simd>(&self, simd: S, sums: &[i32; PANEL], row: usize, col: usize, y: &mut [Self::Elem]);
 }
 
 struct Integers;
@@ -290,9 +214,7 @@ impl Output for Floats<'_> {
         for (j, value) in values.iter_mut().enumerate().take(y.len()) {
             *value = sums[j] as f32 * (x_scale * at_or_only(self.scales.w, col + j, 1.0));
         }
-        let sum = self
-            .epilogue
-            .finish(simd, simd.load(&values), row, col, y.len());
+        let sum = self.epilogue.finish(simd, simd.load(&values), row, col, y.len());
         simd.store(sum, &mut values);
         y.copy_from_slice(&values[..y.len()]);
     }
@@ -313,15 +235,7 @@ impl<O: Output> Kernel for Task<'_, '_, O> {
 
     #[inline(always)]
     fn call<S: Simd>(self, simd: S) {
-        let Self {
-            x,
-            w,
-            output,
-            row_sums,
-            mut y,
-            scratch,
-            packed,
-        } = self;
+        let Self { x, w, output, row_sums, mut y, scratch, packed } = self;
         let groups = w.k.div_ceil(GROUP);
         let rows = tile_rows::<S>(y.rows);
         let (a, x_sums) = scratch.split_at_mut(y.rows * groups * GROUP);
@@ -332,18 +246,9 @@ impl<O: Output> Kernel for Task<'_, '_, O> {
                 let count = rows.min(y.rows - first);
                 for row in 0..count {
                     let from = &x.data[(y.row + first + row) * x.row_stride..][..w.k];
-                    pack_row(
-                        from,
-                        x.signed,
-                        &mut a[first * groups..][..count * groups],
-                        count,
-                        row,
-                    );
+                    pack_row(from, x.signed, &mut a[first * groups..][..count * groups], count, row);
                     if row_sums {
-                        let sum: u32 = from
-                            .iter()
-                            .map(|&x_| u32::from(x_ ^ if x.signed { 0x80 } else { 0 }))
-                            .sum();
+                        let sum: u32 = from.iter().map(|&x_| u32::from(x_ ^ if x.signed { 0x80 } else { 0 })).sum();
                         x_sums[first + row] = (sum as i32).to_ne_bytes();
                     }
                 }
@@ -368,11 +273,7 @@ impl<O: Output> Kernel for Task<'_, '_, O> {
                 let a = &a[first * groups..][..count * groups];
                 tile(simd, count, group, a, b, groups, &mut sums);
                 for row in 0..count {
-                    let x_sum = if row_sums {
-                        i32::from_ne_bytes(x_sums[first + row])
-                    } else {
-                        0
-                    };
+                    let x_sum = if row_sums { i32::from_ne_bytes(x_sums[first + row]) } else { 0 };
                     let (row_index, col0) = (y.row + first + row, y.col);
                     let x_zero = x.zero_point(row_index);
                     let y = &mut y.row(first + row)[panel * PANEL..];
@@ -512,92 +413,39 @@ mod tests {
     }
 
     fn value(byte: u8, signed: bool) -> i64 {
-        if signed {
-            i64::from(byte as i8)
-        } else {
-            i64::from(byte)
-        }
+        if signed { i64::from(byte as i8) } else { i64::from(byte) }
     }
 
     fn case(pool: &Pool, [m, n, k]: [usize; 3], signed: [bool; 2], zeros: [usize; 2], seed: u64) {
         let (x, w) = (bytes(seed, m * (k + 1)), bytes(seed + 1, n * k));
         let zero = |count: usize, signed: bool, seed: u64| -> Vec<i32> {
-            bytes(seed, count)
-                .into_iter()
-                .map(|byte| value(byte, signed) as i32)
-                .collect()
+            bytes(seed, count).into_iter().map(|byte| value(byte, signed) as i32).collect()
         };
         let x_zeros = zero([0, 1, m][zeros[0]], signed[0], seed + 2);
         let w_zeros = zero([0, 1, n][zeros[1]], signed[1], seed + 3);
         let (mut panels, mut sums) = (vec![1; int8_panel_elems(n, k)], vec![1; n]);
-        let layout = if seed % 2 == 0 {
-            Layout::Nk
-        } else {
-            Layout::Kn
-        };
+        let layout = if seed % 2 == 0 { Layout::Nk } else { Layout::Kn };
         pack_int8(&w, !signed[1], n, k, layout, &mut panels, &mut sums);
         let want = |i: usize, j: usize| -> i64 {
-            let w_at = |p: usize| {
-                w[if layout == Layout::Nk {
-                    j * k + p
-                } else {
-                    p * n + j
-                }]
-            };
+            let w_at = |p: usize| w[if layout == Layout::Nk { j * k + p } else { p * n + j }];
             let x_zero = i64::from(at_or_only(&x_zeros, i, 0));
             let w_zero = i64::from(at_or_only(&w_zeros, j, 0));
-            (0..k)
-                .map(|p| {
-                    (value(x[i * (k + 1) + p], signed[0]) - x_zero)
-                        * (value(w_at(p), signed[1]) - w_zero)
-                })
-                .sum()
+            (0..k).map(|p| (value(x[i * (k + 1) + p], signed[0]) - x_zero) * (value(w_at(p), signed[1]) - w_zero)).sum()
         };
-        let rows = Int8Rows {
-            data: &x,
-            signed: signed[0],
-            zero_points: &x_zeros,
-            row_stride: k + 1,
-        };
+        let rows = Int8Rows { data: &x, signed: signed[0], zero_points: &x_zeros, row_stride: k + 1 };
         let weights = Int8Panels::new(&panels, &sums, &w_zeros, !signed[1], n, k);
         let mut scratch = vec![0xee; int8_scratch(pool, m, n, k)];
         let mut y = vec![-1; m * n];
-        linear_int8(
-            pool,
-            rows,
-            weights,
-            MatMut::new(&mut y, m, n, n),
-            &mut scratch,
-        );
+        linear_int8(pool, rows, weights, MatMut::new(&mut y, m, n, n), &mut scratch);
         for i in 0..m * n {
-            assert_eq!(
-                i64::from(y[i]),
-                want(i / n, i % n),
-                "{i} of {m} x {n} x {k}, {:?}",
-                pool.isa()
-            );
+            assert_eq!(i64::from(y[i]), want(i / n, i % n), "{i} of {m} x {n} x {k}, {:?}", pool.isa());
         }
         let (x_scale, w_scale) = (vec![0.5; m], vec![0.25; n]);
         let bias: Vec<f32> = (0..n).map(|j| j as f32).collect();
-        let epilogue = Epilogue {
-            bias: Some(&bias),
-            activation: Activation::Relu,
-            ..Epilogue::NONE
-        };
-        let scales = Scales {
-            x: &x_scale,
-            w: &w_scale,
-        };
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
+        let scales = Scales { x: &x_scale, w: &w_scale };
         let mut floats = vec![f32::NAN; m * n];
-        linear_int8_f32(
-            pool,
-            rows,
-            weights,
-            scales,
-            &epilogue,
-            MatMut::new(&mut floats, m, n, n),
-            &mut scratch,
-        );
+        linear_int8_f32(pool, rows, weights, scales, &epilogue, MatMut::new(&mut floats, m, n, n), &mut scratch);
         for i in 0..m * n {
             assert_eq!(floats[i], (y[i] as f32 * 0.125 + bias[i % n]).max(0.0));
         }

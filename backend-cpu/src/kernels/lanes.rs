@@ -7,12 +7,7 @@ const LANES: usize = 32;
 
 /// Folds `x` with `step` in lanes that start at `identity`, and joins the lanes pairwise with `join`.
 #[inline(always)]
-pub fn fold<T: Copy>(
-    x: &[T],
-    identity: T,
-    step: impl Fn(T, T) -> T,
-    join: impl Fn(T, T) -> T,
-) -> T {
+pub fn fold<T: Copy>(x: &[T], identity: T, step: impl Fn(T, T) -> T, join: impl Fn(T, T) -> T) -> T {
     let mut lanes = [identity; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {

@@ -75,8 +75,7 @@ pub fn ln<const FMA: bool>(x: f32) -> f32 {
     let t2 = z * fma::<FMA>(w, 0.284_987_87, 0.666_666_6);
     let r = t2 + t1;
     let half_square = 0.5 * f * f;
-    let y =
-        k * 0.693_138_1 - ((half_square - fma::<FMA>(s, half_square + r, k * 9.058_001e-6)) - f);
+    let y = k * 0.693_138_1 - ((half_square - fma::<FMA>(s, half_square + r, k * 9.058_001e-6)) - f);
     let y = if x == f32::INFINITY { x } else { y };
     let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
     if x < 0.0 || x.is_nan() { f32::NAN } else { y }
@@ -251,9 +250,7 @@ mod tests {
         if !got.is_finite() || !rounded.is_finite() {
             return f64::INFINITY;
         }
-        let unit = (f32::from_bits((rounded.abs().to_bits()).max(0x0080_0000) & 0x7f80_0000)
-            as f64)
-            * 2f64.powi(-23);
+        let unit = (f32::from_bits((rounded.abs().to_bits()).max(0x0080_0000) & 0x7f80_0000) as f64) * 2f64.powi(-23);
         (got as f64 - exact).abs() / unit
     }
 
@@ -320,13 +317,7 @@ mod tests {
     fn ln_is_within_its_bound() {
         assert!(worst(f32::INFINITY, ln::<true>, f64::ln) < 1.0);
         assert!(worst(f32::INFINITY, ln::<false>, f64::ln) < 1.0);
-        assert!(
-            worst(
-                f32::INFINITY,
-                |x| ln_1p::<true>(x.abs()),
-                |x| x.abs().ln_1p()
-            ) < 3.0
-        );
+        assert!(worst(f32::INFINITY, |x| ln_1p::<true>(x.abs()), |x| x.abs().ln_1p()) < 3.0);
     }
 
     #[test]
@@ -344,14 +335,8 @@ mod tests {
     #[test]
     fn sin_and_cos_are_within_their_bounds() {
         for x in every_kth().filter(|x| x.abs() <= TRIG_LIMIT) {
-            assert!(
-                (sin::<true>(x) as f64 - (x as f64).sin()).abs() <= 1.2e-7,
-                "sin {x}"
-            );
-            assert!(
-                (cos::<true>(x) as f64 - (x as f64).cos()).abs() <= 1.2e-7,
-                "cos {x}"
-            );
+            assert!((sin::<true>(x) as f64 - (x as f64).sin()).abs() <= 1.2e-7, "sin {x}");
+            assert!((cos::<true>(x) as f64 - (x as f64).cos()).abs() <= 1.2e-7, "cos {x}");
         }
         assert!(worst(0.7, sin::<true>, f64::sin) < 1.5);
         assert!(sin::<true>(f32::NAN).is_nan());
@@ -361,22 +346,12 @@ mod tests {
     fn activations_agree_with_their_formulas() {
         for x in every_kth().filter(|x| x.abs() < 1e3) {
             let d = x as f64;
-            let close =
-                |got: f32, exact: f64| (got as f64 - exact).abs() <= 3e-7 * (1.0 + exact.abs());
-            assert!(
-                close(gelu::<true>(x), 0.5 * d * (1.0 + erf_f64(d / 2f64.sqrt()))),
-                "gelu {x}"
-            );
+            let close = |got: f32, exact: f64| (got as f64 - exact).abs() <= 3e-7 * (1.0 + exact.abs());
+            assert!(close(gelu::<true>(x), 0.5 * d * (1.0 + erf_f64(d / 2f64.sqrt()))), "gelu {x}");
             let u = (2.0 / std::f64::consts::PI).sqrt() * (d + 0.044715 * d * d * d);
-            assert!(
-                close(gelu_tanh::<true>(x), 0.5 * d * (1.0 + u.tanh())),
-                "gelu_tanh {x}"
-            );
+            assert!(close(gelu_tanh::<true>(x), 0.5 * d * (1.0 + u.tanh())), "gelu_tanh {x}");
             assert!(close(silu::<true>(x), d / (1.0 + (-d).exp())), "silu {x}");
-            assert!(
-                close(softplus::<true>(x), d.max(0.0) + (-d.abs()).exp().ln_1p()),
-                "softplus {x}"
-            );
+            assert!(close(softplus::<true>(x), d.max(0.0) + (-d.abs()).exp().ln_1p()), "softplus {x}");
         }
     }
 

@@ -6,6 +6,7 @@ pub mod element;
 pub mod elementwise;
 pub mod gather;
 pub mod gemm;
+pub mod int4;
 pub mod int8;
 pub mod lanes;
 pub mod math;

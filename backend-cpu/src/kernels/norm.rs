@@ -225,23 +225,13 @@ mod tests {
     #[test]
     fn local_response_follows_its_formula() {
         let x: Vec<f32> = (0..15).map(|i| i as f32 * 0.3 - 2.0).collect();
-        let window = ResponseWindow {
-            size: 3,
-            alpha: 0.5,
-            beta: 0.75,
-            bias: 1.5,
-        };
+        let window = ResponseWindow { size: 3, alpha: 0.5, beta: 0.75, bias: 1.5 };
         let mut y = vec![0f32; 15];
         local_response_norm(window, 3, &x, &mut y);
         for c in 0..5usize {
             for i in 0..3 {
-                let square: f64 = (c.saturating_sub(1)..(c + 2).min(5))
-                    .map(|k| (x[k * 3 + i] as f64).powi(2))
-                    .sum();
-                assert!(close(
-                    y[c * 3 + i],
-                    x[c * 3 + i] as f64 / (1.5 + 0.5 / 3.0 * square).powf(0.75)
-                ));
+                let square: f64 = (c.saturating_sub(1)..(c + 2).min(5)).map(|k| (x[k * 3 + i] as f64).powi(2)).sum();
+                assert!(close(y[c * 3 + i], x[c * 3 + i] as f64 / (1.5 + 0.5 / 3.0 * square).powf(0.75)));
             }
         }
     }

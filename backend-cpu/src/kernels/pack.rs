@@ -25,13 +25,7 @@ pub const fn panel_elems(n: usize, k: usize) -> usize {
 ///
 /// # Panics
 /// When a length is wrong.
-pub fn pack_panels<E: Copy + Default>(
-    src: &[E],
-    n: usize,
-    k: usize,
-    layout: Layout,
-    dst: &mut [E],
-) {
+pub fn pack_panels<E: Copy + Default>(src: &[E], n: usize, k: usize, layout: Layout, dst: &mut [E]) {
     assert_eq!(src.len(), n * k, "a weight of {n} x {k}");
     assert_eq!(dst.len(), panel_elems(n, k), "the panels of {n} x {k}");
     if k == 0 {
@@ -50,8 +44,7 @@ pub fn pack_panels<E: Copy + Default>(
             }
             Layout::Nk => {
                 let src = &src[first * k..(first + width) * k];
-                rows.iter_mut()
-                    .for_each(|row| row[width..].fill(E::default()));
+                rows.iter_mut().for_each(|row| row[width..].fill(E::default()));
                 transpose_into(src, k, rows);
             }
         }
@@ -104,10 +97,7 @@ mod tests {
             let mut same = vec![9; panel_elems(n, k)];
             pack_panels(&kn, n, k, Layout::Kn, &mut same);
             assert_eq!(panels, same);
-            assert_eq!(
-                panels.iter().filter(|&&x| x == 0).count(),
-                panel_elems(n, k) - n * k
-            );
+            assert_eq!(panels.iter().filter(|&&x| x == 0).count(), panel_elems(n, k) - n * k);
             let mut back = vec![0; n * k];
             unpack_panels(&panels, n, k, Layout::Nk, &mut back);
             assert_eq!(back, nk);

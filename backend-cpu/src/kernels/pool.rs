@@ -15,10 +15,7 @@
 //! });
 //! assert_eq!(squares[9], 81);
 //! ```
-#![allow(
-    unsafe_code,
-    reason = "lends borrowed closures and disjoint slices to other threads"
-)]
+#![allow(unsafe_code, reason = "lends borrowed closures and disjoint slices to other threads")]
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -85,15 +82,8 @@ impl Pool {
             panic: Mutex::new(None),
         });
         // A thread that cannot be started is done without: the others do its share.
-        let workers = (1..threads.min(ACTIVE as usize))
-            .map_while(|index| Worker::start(index, &shared))
-            .collect();
-        Self {
-            shared,
-            workers,
-            busy: AtomicBool::new(false),
-            isa,
-        }
+        let workers = (1..threads.min(ACTIVE as usize)).map_while(|index| Worker::start(index, &shared)).collect();
+        Self { shared, workers, busy: AtomicBool::new(false), isa }
     }
 
     /// A pool with one thread per CPU that this process may use.
@@ -143,12 +133,7 @@ impl Pool {
     }
 
     /// Calls `task(i, part)` for each part of `chunk` elements of `data`; the last may be shorter.
-    pub fn chunks_mut<T: Send>(
-        &self,
-        data: &mut [T],
-        chunk: usize,
-        task: impl Fn(usize, &mut [T]) + Sync,
-    ) {
+    pub fn chunks_mut<T: Send>(&self, data: &mut [T], chunk: usize, task: impl Fn(usize, &mut [T]) + Sync) {
         let (len, chunk) = (data.len(), chunk.max(1));
         let data = SharedMut::new(data);
         self.run(len.div_ceil(chunk), |index| {
@@ -181,10 +166,7 @@ impl Pool {
                 col,
                 rows: tile_rows.min(out.rows - row),
                 cols: tile_cols.min(out.cols - col),
-                start: batch[0] * out.batch_stride[0]
-                    + batch[1] * out.batch_stride[1]
-                    + row * out.row_stride
-                    + col,
+                start: batch[0] * out.batch_stride[0] + batch[1] * out.batch_stride[1] + row * out.row_stride + col,
                 row_stride: out.row_stride,
                 data: &data,
                 one_owner: PhantomData,
@@ -195,20 +177,14 @@ impl Pool {
 
     /// Runs `body` on the caller and on up to `tasks - 1` workers.
     fn broadcast(&self, tasks: usize, body: &Body<'_>) {
-        let inline =
-            tasks <= 1 || self.workers.is_empty() || self.busy.swap(true, Ordering::Acquire);
+        let inline = tasks <= 1 || self.workers.is_empty() || self.busy.swap(true, Ordering::Acquire);
         if inline {
             return body(0);
         }
         let job = Job::open(self, tasks, body);
         body(0);
         drop(job);
-        let panic = self
-            .shared
-            .panic
-            .lock()
-            .expect("no code panics while it holds the lock")
-            .take();
+        let panic = self.shared.panic.lock().expect("no code panics while it holds the lock").take();
         self.busy.store(false, Ordering::Release);
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -242,9 +218,7 @@ impl<'a> Job<'a> {
         // SAFETY: this thread owns `busy`, and the previous job was closed and left by all workers.
         unsafe { *shared.body.get() = Some(body) };
         let number = shared.state.load(Ordering::Relaxed) & !(JOB - 1);
-        shared
-            .state
-            .store(number.wrapping_add(JOB) | OPEN, Ordering::SeqCst);
+        shared.state.store(number.wrapping_add(JOB) | OPEN, Ordering::SeqCst);
         for worker in pool.workers.iter().take(tasks - 1) {
             if worker.parked.swap(false, Ordering::SeqCst) {
                 worker.thread.unpark();
@@ -269,12 +243,7 @@ impl Drop for Job<'_> {
         }
         if thread::panicking() {
             // `broadcast` will not go on: the caller's own panic wins.
-            self.0
-                .shared
-                .panic
-                .lock()
-                .expect("no code panics while it holds the lock")
-                .take();
+            self.0.shared.panic.lock().expect("no code panics while it holds the lock").take();
             self.0.busy.store(false, Ordering::Release);
         }
     }
@@ -286,11 +255,7 @@ impl Worker {
         let (theirs, shared) = (parked.clone(), shared.clone());
         let builder = thread::Builder::new().name(format!("kernel-{index}"));
         let handle = builder.spawn(move || work(index, &shared, &theirs)).ok()?;
-        Some(Self {
-            thread: handle.thread().clone(),
-            handle: Some(handle),
-            parked,
-        })
+        Some(Self { thread: handle.thread().clone(), handle: Some(handle), parked })
     }
 }
 
@@ -298,12 +263,7 @@ impl Worker {
 fn work(index: usize, shared: &Shared, parked: &AtomicBool) {
     let mut seen = 0;
     while let Some(state) = next_job(shared, parked, seen) {
-        let joined = shared.state.compare_exchange_weak(
-            state,
-            state + 1,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let joined = shared.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
         if joined.is_err() {
             continue;
         }
@@ -311,14 +271,9 @@ fn work(index: usize, shared: &Shared, parked: &AtomicBool) {
         // SAFETY: the job was open when this thread joined it, so its caller has written the body and will keep it
         // borrowed until this thread leaves.
         let body = unsafe { (*shared.body.get()).map(|body| &*body) };
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            body.expect("an open job has a body")(index)
-        }));
+        let outcome = catch_unwind(AssertUnwindSafe(|| body.expect("an open job has a body")(index)));
         if let Err(panic) = outcome {
-            *shared
-                .panic
-                .lock()
-                .expect("no code panics while it holds the lock") = Some(panic);
+            *shared.panic.lock().expect("no code panics while it holds the lock") = Some(panic);
         }
         shared.state.fetch_sub(1, Ordering::Release);
     }
@@ -379,35 +334,16 @@ impl<'a, E> MatMut<'a, E> {
         cols: usize,
         row_stride: usize,
     ) -> Self {
-        let mut axes = [
-            (batch_stride[0], batch[0]),
-            (batch_stride[1], batch[1]),
-            (row_stride, rows),
-            (1, cols),
-        ];
+        let mut axes = [(batch_stride[0], batch[0]), (batch_stride[1], batch[1]), (row_stride, rows), (1, cols)];
         axes.sort_unstable();
         let empty = axes.iter().any(|&(_, count)| count == 0);
         let mut extent = 1;
         for &(stride, count) in axes.iter().filter(|&&(_, count)| count > 1 && !empty) {
-            assert!(
-                stride >= extent,
-                "two elements of the output share a place: {axes:?}"
-            );
+            assert!(stride >= extent, "two elements of the output share a place: {axes:?}");
             extent += stride * (count - 1);
         }
-        assert!(
-            empty || extent <= data.len(),
-            "the output needs {extent} elements, not {}",
-            data.len()
-        );
-        Self {
-            data,
-            batch,
-            batch_stride,
-            rows,
-            cols,
-            row_stride,
-        }
+        assert!(empty || extent <= data.len(), "the output needs {extent} elements, not {}", data.len());
+        Self { data, batch, batch_stride, rows, cols, row_stride }
     }
 
     /// Rows of one matrix.
@@ -451,10 +387,7 @@ impl<E> Tile<'_, E> {
         assert!(index < self.rows);
         // SAFETY: `MatMut` checked the extents and that no two elements share a place, tiles of one call are
         // disjoint, and the result borrows the tile.
-        unsafe {
-            self.data
-                .slice(self.start + index * self.row_stride, self.cols)
-        }
+        unsafe { self.data.slice(self.start + index * self.row_stride, self.cols) }
     }
 }
 
@@ -469,10 +402,7 @@ unsafe impl<E: Send> Sync for SharedMut<E> {}
 
 impl<E> SharedMut<E> {
     fn new(data: &mut [E]) -> Self {
-        Self {
-            start: data.as_mut_ptr(),
-            len: data.len(),
-        }
+        Self { start: data.as_mut_ptr(), len: data.len() }
     }
 
     /// # Safety
@@ -499,11 +429,7 @@ mod tests {
                 pool.run(tasks, |task| {
                     counts[task].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(
-                    counts
-                        .iter()
-                        .all(|count| count.load(Ordering::Relaxed) == 1)
-                );
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
     }
@@ -557,9 +483,7 @@ mod tests {
     fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(3);
         for _ in 0..20 {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                pool.run(50, |task| assert_ne!(task, 30))
-            }));
+            let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(50, |task| assert_ne!(task, 30))));
             assert!(outcome.is_err());
         }
         let sum = AtomicUsize::new(0);
@@ -575,16 +499,11 @@ mod tests {
         let mut data = vec![0u8; 2 * 3 * 5 * 7];
         // [2, rows 5, 3, cols 7]: the matrices of a batch are interleaved row by row, as attention heads are.
         let out = MatMut::batched(&mut data, [2, 3], [105, 7], 5, 7, 21);
-        pool.tiles(
-            out,
-            [2, 4],
-            &mut [] as &mut [u8],
-            |_, (): &mut (), mut tile| {
-                for row in 0..tile.rows {
-                    tile.row(row).iter_mut().for_each(|x| *x += 1);
-                }
-            },
-        );
+        pool.tiles(out, [2, 4], &mut [] as &mut [u8], |_, (): &mut (), mut tile| {
+            for row in 0..tile.rows {
+                tile.row(row).iter_mut().for_each(|x| *x += 1);
+            }
+        });
         assert!(data.iter().all(|&x| x == 1));
     }
 

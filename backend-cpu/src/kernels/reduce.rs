@@ -52,13 +52,7 @@ impl Reduction {
         let (kept, kept_strides) = part(false);
         let (reduced, reduced_strides) = part(true);
         let count = reduced.iter().product();
-        Reduction {
-            kept,
-            kept_strides,
-            reduced,
-            reduced_strides,
-            count,
-        }
+        Reduction { kept, kept_strides, reduced, reduced_strides, count }
     }
 
     /// Elements of the output.
@@ -88,10 +82,7 @@ impl Reduction {
 
     fn run_runs(&self, f: ReduceFn, x: &[f32], y: &mut [f32], start: usize) {
         let run = *self.reduced.last().expect("merged shapes are not empty");
-        let run_stride = *self
-            .reduced_strides
-            .last()
-            .expect("merged shapes are not empty");
+        let run_stride = *self.reduced_strides.last().expect("merged shapes are not empty");
         let mut out = Walk::new(&self.kept, [&self.kept_strides], start);
         for y in y {
             let largest = if f == ReduceFn::LogSumExp {
@@ -108,15 +99,7 @@ impl Reduction {
         }
     }
 
-    fn fold_runs(
-        &self,
-        f: ReduceFn,
-        shift: f32,
-        base: usize,
-        x: &[f32],
-        run: usize,
-        stride: usize,
-    ) -> f32 {
+    fn fold_runs(&self, f: ReduceFn, shift: f32, base: usize, x: &[f32], run: usize, stride: usize) -> f32 {
         if self.count == 0 {
             return identity(f);
         }
@@ -245,18 +228,15 @@ vectorise! {
 }
 
 fn fold_strided(f: ReduceFn, shift: f32, x: &[f32], count: usize, stride: usize) -> f32 {
-    x.iter()
-        .step_by(stride)
-        .take(count)
-        .fold(identity(f), |a, &x| {
-            let x = match f {
-                ReduceFn::L1 => x.abs(),
-                ReduceFn::L2 | ReduceFn::SumSquare => x * x,
-                ReduceFn::LogSumExp => math::exp::<false>(x - shift),
-                _ => x,
-            };
-            join(f, a, x)
-        })
+    x.iter().step_by(stride).take(count).fold(identity(f), |a, &x| {
+        let x = match f {
+            ReduceFn::L1 => x.abs(),
+            ReduceFn::L2 | ReduceFn::SumSquare => x * x,
+            ReduceFn::LogSumExp => math::exp::<false>(x - shift),
+            _ => x,
+        };
+        join(f, a, x)
+    })
 }
 
 fn finish(f: ReduceFn, count: usize, y: &mut [f32]) {
@@ -278,14 +258,7 @@ pub enum Extreme {
 
 /// The index along the middle axis of `[outer, n, inner]` of the largest or smallest element, the first such or the
 /// `last`; a NaN counts as extreme. `x` and `y` hold whole `outer` blocks.
-pub fn arg_extreme<T: Copy + PartialOrd>(
-    which: Extreme,
-    last: bool,
-    n: usize,
-    inner: usize,
-    x: &[T],
-    y: &mut [i64],
-) {
+pub fn arg_extreme<T: Copy + PartialOrd>(which: Extreme, last: bool, n: usize, inner: usize, x: &[T], y: &mut [i64]) {
     if n * inner == 0 {
         return;
     }

@@ -28,21 +28,11 @@ impl View {
     /// The view with these dimensions, element strides (0 repeats, negative walks backwards) and first element.
     pub fn new(dims: &[usize], strides: &[isize], offset: usize) -> View {
         let len = dims.iter().product();
-        let mut view = View {
-            dims: Dims::new(),
-            strides: Strides::new(),
-            offset,
-            len,
-        };
+        let mut view = View { dims: Dims::new(), strides: Strides::new(), offset, len };
         for (&dim, &stride) in dims.iter().zip(strides).filter(|&(&dim, _)| dim != 1) {
-            let joins = view
-                .strides
-                .last()
-                .is_some_and(|&last| last == stride * dim as isize);
+            let joins = view.strides.last().is_some_and(|&last| last == stride * dim as isize);
             match (view.dims.last_mut(), view.strides.last_mut()) {
-                (Some(last_dim), Some(last_stride)) if joins => {
-                    (*last_dim, *last_stride) = (*last_dim * dim, stride)
-                }
+                (Some(last_dim), Some(last_stride)) if joins => (*last_dim, *last_stride) = (*last_dim * dim, stride),
                 _ => {
                     view.dims.push(dim);
                     view.strides.push(stride);
@@ -67,27 +57,15 @@ impl View {
     /// From a dense tensor of shape `dims`: along each dimension `counts[i]` elements from `starts[i]` on, `steps[i]` apart.
     pub fn sliced(dims: &[usize], starts: &[usize], steps: &[isize], counts: &[usize]) -> View {
         let strides = super::dims::dense_strides(dims);
-        let offset = starts
-            .iter()
-            .zip(&strides)
-            .map(|(start, stride)| start * stride)
-            .sum();
-        let stepped: Strides = steps
-            .iter()
-            .zip(&strides)
-            .map(|(&step, &stride)| step * stride as isize)
-            .collect();
+        let offset = starts.iter().zip(&strides).map(|(start, stride)| start * stride).sum();
+        let stepped: Strides = steps.iter().zip(&strides).map(|(&step, &stride)| step * stride as isize).collect();
         View::new(counts, &stepped, offset)
     }
 
     /// A dense tensor of shape `dims` repeated `repeats[i]` times along each dimension.
     pub fn tiled(dims: &[usize], repeats: &[usize]) -> View {
         let strides = super::dims::dense_strides(dims);
-        let shape: Dims = repeats
-            .iter()
-            .zip(dims)
-            .flat_map(|(&r, &d)| [r, d])
-            .collect();
+        let shape: Dims = repeats.iter().zip(dims).flat_map(|(&r, &d)| [r, d]).collect();
         let repeated: Strides = strides.iter().flat_map(|&s| [0, s as isize]).collect();
         View::new(&shape, &repeated, 0)
     }
@@ -140,9 +118,7 @@ impl View {
 fn copy_level<T: Copy>(from: &[T], offset: isize, dims: &[usize], strides: &[isize], to: &mut [T]) {
     match (dims, strides) {
         (&[count], &[stride]) => copy_run(from, offset, count, stride, to),
-        (&[rows, cols], &[1, stride]) if stride != 0 => {
-            exchange(from, offset, rows, cols, stride, to)
-        }
+        (&[rows, cols], &[1, stride]) if stride != 0 => exchange(from, offset, rows, cols, stride, to),
         // The unit stride is two dimensions out: exchange it with the innermost one, plane by plane.
         (&[rows, planes, cols], &[1, plane_stride, stride]) if stride > 1 && plane_stride != 1 => {
             for row in (0..rows).step_by(BLOCK) {
@@ -157,13 +133,7 @@ fn copy_level<T: Copy>(from: &[T], offset: isize, dims: &[usize], strides: &[isi
         _ => {
             let unit = to.len() / dims[0].max(1);
             for (i, to) in to.chunks_exact_mut(unit.max(1)).enumerate() {
-                copy_level(
-                    from,
-                    offset + i as isize * strides[0],
-                    &dims[1..],
-                    &strides[1..],
-                    to,
-                );
+                copy_level(from, offset + i as isize * strides[0], &dims[1..], &strides[1..], to);
             }
         }
     }
@@ -175,18 +145,12 @@ fn copy_run<T: Copy>(from: &[T], offset: isize, count: usize, stride: isize, to:
         0 => to[..count].fill(from[first]),
         1 => to[..count].copy_from_slice(&from[first..first + count]),
         2.. => {
-            for (to, &x) in to[..count]
-                .iter_mut()
-                .zip(from[first..].iter().step_by(stride as usize))
-            {
+            for (to, &x) in to[..count].iter_mut().zip(from[first..].iter().step_by(stride as usize)) {
                 *to = x;
             }
         }
         _ => {
-            for (to, &x) in to[..count]
-                .iter_mut()
-                .zip(from[..=first].iter().rev().step_by(stride.unsigned_abs()))
-            {
+            for (to, &x) in to[..count].iter_mut().zip(from[..=first].iter().rev().step_by(stride.unsigned_abs())) {
                 *to = x;
             }
         }
@@ -194,25 +158,10 @@ fn copy_run<T: Copy>(from: &[T], offset: isize, count: usize, stride: isize, to:
 }
 
 /// `to[r][c] = from[r + c * stride]`, in blocks.
-fn exchange<T: Copy>(
-    from: &[T],
-    offset: isize,
-    rows: usize,
-    cols: usize,
-    stride: isize,
-    to: &mut [T],
-) {
+fn exchange<T: Copy>(from: &[T], offset: isize, rows: usize, cols: usize, stride: isize, to: &mut [T]) {
     for row in (0..rows).step_by(BLOCK) {
         let count = BLOCK.min(rows - row);
-        exchange_block(
-            from,
-            offset + row as isize,
-            count,
-            cols,
-            stride,
-            cols,
-            &mut to[row * cols..],
-        );
+        exchange_block(from, offset + row as isize, count, cols, stride, cols, &mut to[row * cols..]);
     }
 }
 
@@ -231,9 +180,7 @@ fn exchange_block<T: Copy>(
         if rows == BLOCK && count == BLOCK {
             let mut block: [[T; BLOCK]; BLOCK] = std::array::from_fn(|c| {
                 let first = (offset + (col + c) as isize * stride) as usize;
-                *from[first..]
-                    .first_chunk()
-                    .expect("the view lies inside its tensor")
+                *from[first..].first_chunk().expect("the view lies inside its tensor")
             });
             flip(&mut block);
             for (r, row) in block.iter().enumerate() {
@@ -272,9 +219,7 @@ mod tests {
         let dense = super::super::dims::dense_strides(dims);
         (0..total)
             .map(|at| {
-                let place: isize = (0..dims.len())
-                    .map(|i| (at / dense[i] % dims[i]) as isize * strides[i])
-                    .sum();
+                let place: isize = (0..dims.len()).map(|i| (at / dense[i] % dims[i]) as isize * strides[i]).sum();
                 from[(offset as isize + place) as usize]
             })
             .collect()
@@ -329,26 +274,14 @@ mod tests {
 
     #[test]
     fn tiles_repeat() {
-        check(
-            &View::tiled(&[2, 2], &[2, 2]),
-            &[1, 2, 3, 4],
-            &[1, 2, 1, 2, 3, 4, 3, 4, 1, 2, 1, 2, 3, 4, 3, 4],
-        );
+        check(&View::tiled(&[2, 2], &[2, 2]), &[1, 2, 3, 4], &[1, 2, 1, 2, 3, 4, 3, 4, 1, 2, 1, 2, 3, 4, 3, 4]);
         check(&View::tiled(&[2], &[0]), &[1, 2], &[]);
     }
 
     #[test]
     fn expanding_repeats_with_stride_zero() {
-        check(
-            &View::new(&[3, 2], &[0, 1], 0),
-            &[7, 8],
-            &[7, 8, 7, 8, 7, 8],
-        );
-        check(
-            &View::new(&[2, 3], &[1, 0], 0),
-            &[7, 8],
-            &[7, 7, 7, 8, 8, 8],
-        );
+        check(&View::new(&[3, 2], &[0, 1], 0), &[7, 8], &[7, 8, 7, 8, 7, 8]);
+        check(&View::new(&[2, 3], &[1, 0], 0), &[7, 8], &[7, 7, 7, 8, 8, 8]);
     }
 
     #[test]
@@ -357,18 +290,10 @@ mod tests {
             let words: Vec<u64> = (0..24).map(|i| i * 0x0101_0307_0905).collect();
             let from = &cast_slice::<u64, u8>(&words)[..12 * bytes];
             let mut to = vec![0u64; 24];
-            View::transposed(&[3, 4], &[1, 0]).copy(
-                bytes,
-                from,
-                &mut cast_slice_mut(&mut to)[..12 * bytes],
-                0,
-            );
+            View::transposed(&[3, 4], &[1, 0]).copy(bytes, from, &mut cast_slice_mut(&mut to)[..12 * bytes], 0);
             let to = cast_slice::<u64, u8>(&to);
             for (r, c) in (0..3).flat_map(|r| (0..4).map(move |c| (r, c))) {
-                assert_eq!(
-                    to[(c * 3 + r) * bytes..][..bytes],
-                    from[(r * 4 + c) * bytes..][..bytes]
-                );
+                assert_eq!(to[(c * 3 + r) * bytes..][..bytes], from[(r * 4 + c) * bytes..][..bytes]);
             }
         }
     }

@@ -202,47 +202,24 @@ mod tests {
 
     fn convert<S: Scalar, D: Scalar>(from: Element, x: &[S], to: Element) -> Vec<D> {
         let mut y = vec![D::zeroed(); x.len()];
-        cast(
-            from,
-            bytemuck::cast_slice(x),
-            to,
-            bytemuck::cast_slice_mut(&mut y),
-        );
+        cast(from, bytemuck::cast_slice(x), to, bytemuck::cast_slice_mut(&mut y));
         y
     }
 
     #[test]
     fn floats_saturate_and_integers_wrap() {
         let x = [1.9f32, -1.9, 1e20, f32::NAN, -5.0];
-        assert_eq!(
-            convert::<_, i32>(Element::F32, &x, Element::I32),
-            [1, -1, i32::MAX, 0, -5]
-        );
-        assert_eq!(
-            convert::<_, u8>(Element::F32, &x, Element::U8),
-            [1, 0, 255, 0, 0]
-        );
-        assert_eq!(
-            convert::<_, u8>(Element::I64, &[257i64, -1], Element::U8),
-            [1, 255]
-        );
-        assert_eq!(
-            convert::<_, i64>(Element::U64, &[u64::MAX], Element::I64),
-            [-1]
-        );
+        assert_eq!(convert::<_, i32>(Element::F32, &x, Element::I32), [1, -1, i32::MAX, 0, -5]);
+        assert_eq!(convert::<_, u8>(Element::F32, &x, Element::U8), [1, 0, 255, 0, 0]);
+        assert_eq!(convert::<_, u8>(Element::I64, &[257i64, -1], Element::U8), [1, 255]);
+        assert_eq!(convert::<_, i64>(Element::U64, &[u64::MAX], Element::I64), [-1]);
     }
 
     #[test]
     fn anything_but_zero_is_true() {
         let x = [0.0f32, -0.0, 0.5, f32::NAN];
-        assert_eq!(
-            convert::<_, u8>(Element::F32, &x, Element::Bool),
-            [0, 0, 1, 1]
-        );
-        assert_eq!(
-            convert::<_, f32>(Element::Bool, &[0u8, 1], Element::F32),
-            [0.0, 1.0]
-        );
+        assert_eq!(convert::<_, u8>(Element::F32, &x, Element::Bool), [0, 0, 1, 1]);
+        assert_eq!(convert::<_, f32>(Element::Bool, &[0u8, 1], Element::F32), [0.0, 1.0]);
     }
 
     #[test]
@@ -255,11 +232,7 @@ mod tests {
             assert!(h[i] == f16::from_f32(x) || x.is_nan() && h[i].is_nan());
         }
         let back: Vec<f32> = convert(Element::BF16, &b, Element::F32);
-        assert!(
-            back.iter()
-                .zip(&b)
-                .all(|(f, b)| *f == b.to_f32() || f.is_nan())
-        );
+        assert!(back.iter().zip(&b).all(|(f, b)| *f == b.to_f32() || f.is_nan()));
     }
 
     #[test]
@@ -290,15 +263,7 @@ mod tests {
                     bytemuck::cast_slice_mut(&mut back),
                 );
                 let boolean = a == Element::Bool || b == Element::Bool;
-                assert_eq!(
-                    back,
-                    if boolean {
-                        vec![0, 1, 1, 1]
-                    } else {
-                        source.clone()
-                    },
-                    "{a:?} {b:?}"
-                );
+                assert_eq!(back, if boolean { vec![0, 1, 1, 1] } else { source.clone() }, "{a:?} {b:?}");
             }
         }
     }

@@ -123,11 +123,7 @@ fn trig(x: &[f32], y: &mut [f32], exact: fn(f32) -> f32, fast: fn(&[f32], &mut [
     if largest(x) <= math::TRIG_LIMIT {
         return;
     }
-    for (y, &x) in y
-        .iter_mut()
-        .zip(x)
-        .filter(|(_, x)| x.abs() > math::TRIG_LIMIT)
-    {
+    for (y, &x) in y.iter_mut().zip(x).filter(|(_, x)| x.abs() > math::TRIG_LIMIT) {
         *y = exact(x);
     }
 }
@@ -178,11 +174,7 @@ pub(super) fn binary(f: BinaryFn, a: &[f32], b: &[f32], y: &mut [f32]) {
             let r = a % b;
             if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
         }),
-        BinaryFn::And
-        | BinaryFn::Or
-        | BinaryFn::Xor
-        | BinaryFn::ShiftLeft
-        | BinaryFn::ShiftRight => {
+        BinaryFn::And | BinaryFn::Or | BinaryFn::Xor | BinaryFn::ShiftLeft | BinaryFn::ShiftRight => {
             unreachable!("programs are typed")
         }
     }
@@ -190,21 +182,14 @@ pub(super) fn binary(f: BinaryFn, a: &[f32], b: &[f32], y: &mut [f32]) {
 
 /// `a^b`; the exponents that models use, constant over the block, take short cuts.
 fn pow(a: &[f32], b: &[f32], y: &mut [f32]) {
-    let constant = b
-        .first()
-        .copied()
-        .filter(|first| b.iter().all(|b| b == first));
+    let constant = b.first().copied().filter(|first| b.iter().all(|b| b == first));
     match constant {
         Some(1.0) => y.copy_from_slice(a),
         Some(2.0) => each!(a, y, |x| x * x),
         Some(3.0) => each!(a, y, |x| x * x * x),
         Some(-1.0) => each!(a, y, |x| 1.0 / x),
         // pow(-inf, 0.5) is +inf, pow(-0, 0.5) is +0.
-        Some(0.5) => each!(a, y, |x| if x == f32::NEG_INFINITY {
-            f32::INFINITY
-        } else {
-            (x + 0.0).sqrt()
-        }),
+        Some(0.5) => each!(a, y, |x| if x == f32::NEG_INFINITY { f32::INFINITY } else { (x + 0.0).sqrt() }),
         _ => pairs!(a, b, y: f32, |a, b| a.powf(b)),
     }
 }

@@ -151,29 +151,17 @@ impl Program {
         for (i, instr) in instrs.iter().enumerate() {
             let defined = registers.len();
             if let Some(slot) = instr.operands().find(|slot| slot.0 >= defined) {
-                return Err(ProgramError::Undefined {
-                    instr: i,
-                    slot: slot.0,
-                });
+                return Err(ProgramError::Undefined { instr: i, slot: slot.0 });
             }
-            let result = instr
-                .result(&registers)
-                .ok_or_else(|| ProgramError::Untyped {
-                    instr: i,
-                    text: format!("{instr:?}"),
-                    operands: instr
-                        .operands()
-                        .map(|s| format!("{:?}", registers[s.0]))
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                })?;
+            let result = instr.result(&registers).ok_or_else(|| ProgramError::Untyped {
+                instr: i,
+                text: format!("{instr:?}"),
+                operands: instr.operands().map(|s| format!("{:?}", registers[s.0])).collect::<Vec<_>>().join(", "),
+            })?;
             registers.push(result);
         }
         if output.0 >= registers.len() {
-            return Err(ProgramError::Undefined {
-                instr: instrs.len(),
-                slot: output.0,
-            });
+            return Err(ProgramError::Undefined { instr: instrs.len(), slot: output.0 });
         }
         let mut program = Program {
             inputs: inputs.to_vec(),
@@ -238,18 +226,10 @@ impl Program {
             released.dedup();
             free.extend(released);
         }
-        let lane_bytes = self
-            .registers
-            .iter()
-            .map(|r| r.element().bytes())
-            .max()
-            .unwrap_or(1);
+        let lane_bytes = self.registers.iter().map(|r| r.element().bytes()).max().unwrap_or(1);
         self.buffer_words = BLOCK * lane_bytes / 8;
         self.writes_output = !output_is_read
-            && self
-                .steps
-                .last()
-                .is_some_and(|step| step.slot == self.output)
+            && self.steps.last().is_some_and(|step| step.slot == self.output)
             && self.registers[self.output].element() == self.output_element;
     }
 }
@@ -271,9 +251,7 @@ impl Instr {
         use Register::*;
         let of = |slot: Slot| registers[slot.0];
         match *self {
-            Instr::Unary(UnaryFn::IsNan | UnaryFn::IsInf { .. }, x) => {
-                matches!(of(x), F32 | F64).then_some(Bool)
-            }
+            Instr::Unary(UnaryFn::IsNan | UnaryFn::IsInf { .. }, x) => matches!(of(x), F32 | F64).then_some(Bool),
             Instr::Unary(UnaryFn::Not, x) => matches!(of(x), I64 | I32 | Bool).then_some(of(x)),
             Instr::Unary(f, x) => match of(x) {
                 F32 | F64 => Some(of(x)),
@@ -282,9 +260,7 @@ impl Instr {
             },
             Instr::Binary(f, a, b) if of(a) == of(b) => f.takes(of(a)).then_some(of(a)),
             Instr::Compare(_, a, b) => (of(a) == of(b)).then_some(Bool),
-            Instr::Select { condition, yes, no } => {
-                (of(condition) == Bool && of(yes) == of(no)).then_some(of(yes))
-            }
+            Instr::Select { condition, yes, no } => (of(condition) == Bool && of(yes) == of(no)).then_some(of(yes)),
             Instr::Const(Constant::F32(_)) => Some(F32),
             Instr::Const(Constant::F64(_)) => Some(F64),
             Instr::Const(Constant::I64(_)) => Some(I64),
@@ -323,12 +299,7 @@ impl BinaryFn {
         match register {
             Register::F32 | Register::F64 => !bits && !shift,
             Register::I64 | Register::I32 => true,
-            Register::Bool => {
-                bits || matches!(
-                    self,
-                    BinaryFn::Add | BinaryFn::Mul | BinaryFn::Min | BinaryFn::Max
-                )
-            }
+            Register::Bool => bits || matches!(self, BinaryFn::Add | BinaryFn::Mul | BinaryFn::Min | BinaryFn::Max),
         }
     }
 }

@@ -45,11 +45,7 @@ struct Views<'v> {
 
 impl<'v> Views<'v> {
     fn get<T: AnyBitPattern + NoUninit>(&self, slot: Slot) -> &'v [T] {
-        if let Some(Some(bytes)) = self
-            .direct
-            .get(slot.0)
-            .filter(|_| slot.0 < self.program.inputs.len())
-        {
+        if let Some(Some(bytes)) = self.direct.get(slot.0).filter(|_| slot.0 < self.program.inputs.len()) {
             return view(bytes);
         }
         let words = self.program.buffer_words;
@@ -71,30 +67,21 @@ impl Program {
     ///
     /// # Panics
     /// When the number of operands or a length contradicts the program: callers have typed them.
-    pub fn run(
-        &self,
-        dims: &[usize],
-        operands: &[Operand<'_>],
-        out: &mut [u8],
-        start: usize,
-        scratch: &mut [u64],
-    ) {
+    pub fn run(&self, dims: &[usize], operands: &[Operand<'_>], out: &mut [u8], start: usize, scratch: &mut [u64]) {
         assert_eq!(operands.len(), self.inputs.len(), "one operand per input");
         let (buffers, staging) = scratch.split_at_mut(self.buffer_count * self.buffer_words);
         let (staging, _) = staging.split_at_mut(BLOCK);
         for &(slot, constant) in &self.constants {
             fill(constant, self.buffer_mut(buffers, slot));
         }
-        let merged: [(Dims, [Dims; 1]); MAX_INPUTS] =
-            std::array::from_fn(|i| match operands.get(i) {
-                Some(operand) => merge(dims, [operand.strides]),
-                None => (Dims::new(), [Dims::new()]),
-            });
-        let mut accesses: [Access<'_>; MAX_INPUTS] =
-            std::array::from_fn(|i| match operands.get(i) {
-                Some(operand) => self.access(i, operand, &merged[i], start, buffers, staging),
-                None => Access::Filled,
-            });
+        let merged: [(Dims, [Dims; 1]); MAX_INPUTS] = std::array::from_fn(|i| match operands.get(i) {
+            Some(operand) => merge(dims, [operand.strides]),
+            None => (Dims::new(), [Dims::new()]),
+        });
+        let mut accesses: [Access<'_>; MAX_INPUTS] = std::array::from_fn(|i| match operands.get(i) {
+            Some(operand) => self.access(i, operand, &merged[i], start, buffers, staging),
+            None => Access::Filled,
+        });
 
         let bytes = self.output_element.bytes();
         let mut at = start;
@@ -104,10 +91,7 @@ impl Program {
             for (i, operand) in operands.iter().enumerate() {
                 let element = self.inputs[i];
                 match &mut accesses[i] {
-                    Access::Direct => {
-                        direct[i] =
-                            Some(&operand.bytes[at * element.bytes()..][..len * element.bytes()])
-                    }
+                    Access::Direct => direct[i] = Some(&operand.bytes[at * element.bytes()..][..len * element.bytes()]),
                     Access::Filled => {}
                     Access::Walked(walk) => {
                         direct[i] = self.load(i, operand, walk, len, buffers, staging);
@@ -172,20 +156,11 @@ impl Program {
                 return Some(bytes);
             }
             let buffer = view_mut(self.buffer_mut(buffers, input));
-            cast(
-                element,
-                bytes,
-                register,
-                &mut buffer[..len * register.bytes()],
-            );
+            cast(element, bytes, register, &mut buffer[..len * register.bytes()]);
             return None;
         }
         let native = element == register;
-        let gathered = if native {
-            self.buffer_mut(buffers, input)
-        } else {
-            &mut *staging
-        };
+        let gathered = if native { self.buffer_mut(buffers, input) } else { &mut *staging };
         match size {
             1 => gather::<u8>(operand.bytes, walk, &mut view_mut(gathered)[..len]),
             2 => gather::<u16>(view(operand.bytes), walk, &mut view_mut(gathered)[..len]),
@@ -195,35 +170,17 @@ impl Program {
         if !native {
             let buffer = view_mut(self.buffer_mut(buffers, input));
             let from = &view::<u64, u8>(staging)[..len * size];
-            cast(
-                element,
-                from,
-                register,
-                &mut buffer[..len * register.bytes()],
-            );
+            cast(element, from, register, &mut buffer[..len * register.bytes()]);
         }
         None
     }
 
     /// Runs every instruction on one block and stores the result in `out`.
-    fn block(
-        &self,
-        len: usize,
-        direct: &[Option<&[u8]>; MAX_INPUTS],
-        buffers: &mut [u64],
-        out: &mut [u8],
-    ) {
+    fn block(&self, len: usize, direct: &[Option<&[u8]>; MAX_INPUTS], buffers: &mut [u64], out: &mut [u8]) {
         let words = self.buffer_words;
         for (i, step) in self.steps.iter().enumerate() {
             if self.writes_output && i + 1 == self.steps.len() {
-                let views = Views {
-                    program: self,
-                    below: buffers,
-                    above: &[],
-                    written: usize::MAX,
-                    direct,
-                    len,
-                };
+                let views = Views { program: self, below: buffers, above: &[], written: usize::MAX, direct, len };
                 self.execute(step, &views, out);
                 return;
             }
@@ -231,47 +188,14 @@ impl Program {
             let (below, rest) = buffers.split_at_mut(written * words);
             let (target, above) = rest.split_at_mut(words);
             let target = &mut view_mut(target)[..len * self.registers[step.slot].element().bytes()];
-            self.execute(
-                step,
-                &Views {
-                    program: self,
-                    below,
-                    above,
-                    written,
-                    direct,
-                    len,
-                },
-                target,
-            );
+            self.execute(step, &Views { program: self, below, above, written, direct, len }, target);
         }
-        let views = Views {
-            program: self,
-            below: buffers,
-            above: &[],
-            written: usize::MAX,
-            direct,
-            len,
-        };
+        let views = Views { program: self, below: buffers, above: &[], written: usize::MAX, direct, len };
         let register = self.registers[self.output].element();
         match register.bytes() {
-            1 => cast(
-                register,
-                views.get::<u8>(Slot(self.output)),
-                self.output_element,
-                out,
-            ),
-            4 => cast(
-                register,
-                view(views.get::<u32>(Slot(self.output))),
-                self.output_element,
-                out,
-            ),
-            _ => cast(
-                register,
-                view(views.get::<u64>(Slot(self.output))),
-                self.output_element,
-                out,
-            ),
+            1 => cast(register, views.get::<u8>(Slot(self.output)), self.output_element, out),
+            4 => cast(register, view(views.get::<u32>(Slot(self.output))), self.output_element, out),
+            _ => cast(register, view(views.get::<u64>(Slot(self.output))), self.output_element, out),
         }
     }
 
@@ -287,10 +211,7 @@ impl Program {
                 Register::F64 => wide_loops::unary_f64(f, v.get(x), view_mut(y)),
                 Register::I64 => wide_loops::unary_i64(f, v.get(x), view_mut(y)),
                 Register::I32 => wide_loops::unary_i32(f, v.get(x), view_mut(y)),
-                Register::Bool => y
-                    .iter_mut()
-                    .zip(v.get::<u8>(x))
-                    .for_each(|(y, x)| *y = (*x == 0) as u8),
+                Register::Bool => y.iter_mut().zip(v.get::<u8>(x)).for_each(|(y, x)| *y = (*x == 0) as u8),
             },
             Instr::Binary(f, a, b) => match register(a) {
                 Register::F32 => f32_loops::binary(f, v.get(a), v.get(b), view_mut(y)),
@@ -313,9 +234,7 @@ impl Program {
                 Register::F64 | Register::I64 => {
                     wide_loops::select::<u64>(v.get(condition), v.get(yes), v.get(no), view_mut(y));
                 }
-                Register::Bool => {
-                    wide_loops::select::<u8>(v.get(condition), v.get(yes), v.get(no), y)
-                }
+                Register::Bool => wide_loops::select::<u8>(v.get(condition), v.get(yes), v.get(no), y),
             },
             Instr::Cast(to, x) => convert(v, x, register(x).element(), to.element(), y),
             Instr::Narrow(element, x) => narrow(v, x, register(x), element, y),

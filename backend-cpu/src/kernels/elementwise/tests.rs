@@ -5,29 +5,14 @@ use proptest::prelude::*;
 
 fn run_f32(program: &Program, dims: &[usize], operands: &[(&[f32], Vec<usize>)]) -> Vec<f32> {
     let mut y = vec![0f32; dims.iter().product()];
-    let operands: Vec<Operand> = operands
-        .iter()
-        .map(|(x, s)| Operand::new(bytemuck::cast_slice(x), s))
-        .collect();
+    let operands: Vec<Operand> = operands.iter().map(|(x, s)| Operand::new(bytemuck::cast_slice(x), s)).collect();
     let mut scratch = vec![0; program.scratch_words()];
-    program.run(
-        dims,
-        &operands,
-        bytemuck::cast_slice_mut(&mut y),
-        0,
-        &mut scratch,
-    );
+    program.run(dims, &operands, bytemuck::cast_slice_mut(&mut y), 0, &mut scratch);
     y
 }
 
 fn binary(f: BinaryFn, element: Element) -> Program {
-    Program::new(
-        &[element; 2],
-        &[Instr::Binary(f, Slot(0), Slot(1))],
-        Slot(2),
-        element,
-    )
-    .unwrap()
+    Program::new(&[element; 2], &[Instr::Binary(f, Slot(0), Slot(1))], Slot(2), element).unwrap()
 }
 
 /// Floats with every nasty one likely.
@@ -51,16 +36,8 @@ fn shapes() -> impl Strategy<Value = (Vec<usize>, Vec<usize>, Vec<usize>)> {
             let n = dims.len();
             let operand = |dims: Vec<usize>| {
                 (prop::collection::vec(any::<bool>(), n), 0..=n).prop_map(move |(ones, drop)| {
-                    let kept: Vec<usize> = dims
-                        .iter()
-                        .zip(ones)
-                        .map(|(&d, one)| if one { 1 } else { d })
-                        .collect();
-                    if kept[..drop]
-                        .iter()
-                        .zip(&dims)
-                        .all(|(k, d)| *k == 1 || *k == *d)
-                    {
+                    let kept: Vec<usize> = dims.iter().zip(ones).map(|(&d, one)| if one { 1 } else { d }).collect();
+                    if kept[..drop].iter().zip(&dims).all(|(k, d)| *k == 1 || *k == *d) {
                         kept[drop..].to_vec()
                     } else {
                         kept
@@ -132,26 +109,12 @@ fn ranges_make_up_the_whole() {
     let program = binary(BinaryFn::Sub, Element::F32);
     let whole = run_f32(&program, &dims, &[(&x, vec![41, 1]), (&bias, vec![0, 1])]);
     let mut parts = vec![0f32; x.len()];
-    let operands = [
-        Operand::new(bytemuck::cast_slice(&x), &[41, 1]),
-        Operand::new(bytemuck::cast_slice(&bias), &[0, 1]),
-    ];
+    let operands =
+        [Operand::new(bytemuck::cast_slice(&x), &[41, 1]), Operand::new(bytemuck::cast_slice(&bias), &[0, 1])];
     let mut scratch = vec![0; program.scratch_words()];
     let (first, second) = parts.split_at_mut(700);
-    program.run(
-        &dims,
-        &operands,
-        bytemuck::cast_slice_mut(second),
-        700,
-        &mut scratch,
-    );
-    program.run(
-        &dims,
-        &operands,
-        bytemuck::cast_slice_mut(first),
-        0,
-        &mut scratch,
-    );
+    program.run(&dims, &operands, bytemuck::cast_slice_mut(second), 700, &mut scratch);
+    program.run(&dims, &operands, bytemuck::cast_slice_mut(first), 0, &mut scratch);
     assert_eq!(whole, parts);
 }
 
@@ -171,17 +134,8 @@ fn integers_wrap_and_never_trap() {
     for (f, a, b, expected) in cases {
         let mut y = [0i64];
         let program = binary(f, Element::I64);
-        let operands = [
-            Operand::new(bytemuck::bytes_of(&a), &[]),
-            Operand::new(bytemuck::bytes_of(&b), &[]),
-        ];
-        program.run(
-            &[],
-            &operands,
-            bytemuck::cast_slice_mut(&mut y),
-            0,
-            &mut vec![0; program.scratch_words()],
-        );
+        let operands = [Operand::new(bytemuck::bytes_of(&a), &[]), Operand::new(bytemuck::bytes_of(&b), &[])];
+        program.run(&[], &operands, bytemuck::cast_slice_mut(&mut y), 0, &mut vec![0; program.scratch_words()]);
         assert_eq!(y[0], expected, "{f:?} {a} {b}");
     }
 }
@@ -202,22 +156,11 @@ fn narrow_types_are_computed_wide_and_stored_back() {
     assert_eq!(y, [4, 8, 11]);
 
     let x: Vec<half::f16> = [1.5f32, 2.5, -3.0].map(half::f16::from_f32).to_vec();
-    let program = Program::new(
-        &[Element::F16],
-        &[Instr::Unary(UnaryFn::Square, Slot(0))],
-        Slot(1),
-        Element::F16,
-    )
-    .unwrap();
+    let program =
+        Program::new(&[Element::F16], &[Instr::Unary(UnaryFn::Square, Slot(0))], Slot(1), Element::F16).unwrap();
     let mut y = vec![half::f16::ZERO; 3];
     let operands = [Operand::new(bytemuck::cast_slice(&x), &[1])];
-    program.run(
-        &[3],
-        &operands,
-        bytemuck::cast_slice_mut(&mut y),
-        0,
-        &mut vec![0; program.scratch_words()],
-    );
+    program.run(&[3], &operands, bytemuck::cast_slice_mut(&mut y), 0, &mut vec![0; program.scratch_words()]);
     assert_eq!(y, [2.25f32, 6.25, 9.0].map(half::f16::from_f32));
 }
 
@@ -251,26 +194,14 @@ fn narrow_wraps_inside_a_chain() {
 fn logic_on_booleans() {
     let program = Program::new(
         &[Element::Bool; 2],
-        &[
-            Instr::Unary(UnaryFn::Not, Slot(1)),
-            Instr::Binary(BinaryFn::And, Slot(0), Slot(2)),
-        ],
+        &[Instr::Unary(UnaryFn::Not, Slot(1)), Instr::Binary(BinaryFn::And, Slot(0), Slot(2))],
         Slot(3),
         Element::Bool,
     )
     .unwrap();
     let mut y = [9u8; 4];
-    let operands = [
-        Operand::new(&[0, 0, 1, 1], &[1]),
-        Operand::new(&[0, 1, 0, 1], &[1]),
-    ];
-    program.run(
-        &[4],
-        &operands,
-        &mut y,
-        0,
-        &mut vec![0; program.scratch_words()],
-    );
+    let operands = [Operand::new(&[0, 0, 1, 1], &[1]), Operand::new(&[0, 1, 0, 1], &[1])];
+    program.run(&[4], &operands, &mut y, 0, &mut vec![0; program.scratch_words()]);
     assert_eq!(y, [0, 0, 1, 0]);
 }
 
@@ -291,16 +222,8 @@ fn an_input_can_be_the_output() {
 
 #[test]
 fn ill_typed_programs_are_refused() {
-    let exp_of_integers = Program::new(
-        &[Element::I64],
-        &[Instr::Unary(UnaryFn::Exp, Slot(0))],
-        Slot(1),
-        Element::I64,
-    );
-    assert!(matches!(
-        exp_of_integers,
-        Err(ProgramError::Untyped { instr: 0, .. })
-    ));
+    let exp_of_integers = Program::new(&[Element::I64], &[Instr::Unary(UnaryFn::Exp, Slot(0))], Slot(1), Element::I64);
+    assert!(matches!(exp_of_integers, Err(ProgramError::Untyped { instr: 0, .. })));
     let mixed = Program::new(
         &[Element::I64, Element::F32],
         &[Instr::Binary(BinaryFn::Add, Slot(0), Slot(1))],
@@ -308,16 +231,8 @@ fn ill_typed_programs_are_refused() {
         Element::F32,
     );
     assert!(matches!(mixed, Err(ProgramError::Untyped { .. })));
-    let undefined = Program::new(
-        &[Element::F32],
-        &[Instr::Unary(UnaryFn::Neg, Slot(1))],
-        Slot(1),
-        Element::F32,
-    );
-    assert_eq!(
-        undefined.unwrap_err(),
-        ProgramError::Undefined { instr: 0, slot: 1 }
-    );
+    let undefined = Program::new(&[Element::F32], &[Instr::Unary(UnaryFn::Neg, Slot(1))], Slot(1), Element::F32);
+    assert_eq!(undefined.unwrap_err(), ProgramError::Undefined { instr: 0, slot: 1 });
     assert!(matches!(
         Program::new(&[Element::F32; 17], &[], Slot(0), Element::F32),
         Err(ProgramError::TooManyInputs(17))
@@ -326,13 +241,7 @@ fn ill_typed_programs_are_refused() {
 
 #[test]
 fn large_angles_fall_back_to_the_standard_library() {
-    let program = Program::new(
-        &[Element::F32],
-        &[Instr::Unary(UnaryFn::Sin, Slot(0))],
-        Slot(1),
-        Element::F32,
-    )
-    .unwrap();
+    let program = Program::new(&[Element::F32], &[Instr::Unary(UnaryFn::Sin, Slot(0))], Slot(1), Element::F32).unwrap();
     let x = [1e30f32, 1.0, f32::INFINITY, -3e9];
     let y = run_f32(&program, &[4], &[(&x, vec![1])]);
     for (x, y) in x.iter().zip(y) {

@@ -138,11 +138,7 @@ pub(super) fn binary_f64(f: BinaryFn, a: &[f64], b: &[f64], y: &mut [f64]) {
             },
             BinaryFn::Prelu if a < 0.0 => a * b,
             BinaryFn::Prelu => a,
-            BinaryFn::And
-            | BinaryFn::Or
-            | BinaryFn::Xor
-            | BinaryFn::ShiftLeft
-            | BinaryFn::ShiftRight => {
+            BinaryFn::And | BinaryFn::Or | BinaryFn::Xor | BinaryFn::ShiftLeft | BinaryFn::ShiftRight => {
                 unreachable!("programs are typed")
             }
         };

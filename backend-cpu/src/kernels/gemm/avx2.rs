@@ -13,9 +13,8 @@ pub struct Avx2(());
 
 impl Avx2 {
     pub(super) fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+        let found =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         found.then_some(Self(()))
     }
 
@@ -83,22 +82,14 @@ impl Simd for Lanes {
     #[inline(always)]
     fn load(self, from: &[f32; 16]) -> Self::V {
         // SAFETY: see the impl.
-        unsafe {
-            [
-                _mm256_loadu_ps(from.as_ptr()),
-                _mm256_loadu_ps(from.as_ptr().add(8)),
-            ]
-        }
+        unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
     }
     #[inline(always)]
     fn load_f16(self, from: &[f16; 16]) -> Self::V {
         // SAFETY: see the impl.
         unsafe {
             let from = from.as_ptr().cast::<__m128i>();
-            [
-                _mm256_cvtph_ps(_mm_loadu_si128(from)),
-                _mm256_cvtph_ps(_mm_loadu_si128(from.add(1))),
-            ]
+            [_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from.add(1)))]
         }
     }
     #[inline(always)]
@@ -122,12 +113,7 @@ impl Simd for Lanes {
     #[inline(always)]
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // SAFETY: see the impl.
-        unsafe {
-            [
-                _mm256_fmadd_ps(a[0], b[0], c[0]),
-                _mm256_fmadd_ps(a[1], b[1], c[1]),
-            ]
-        }
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -159,10 +145,7 @@ impl Simd for Lanes {
         // SAFETY: see the impl.
         unsafe {
             let eight = _mm256_add_ps(v[0], v[1]);
-            let four = _mm_add_ps(
-                _mm256_castps256_ps128(eight),
-                _mm256_extractf128_ps::<1>(eight),
-            );
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
@@ -229,10 +212,7 @@ impl Simd for Lanes {
             let mut w = [[_mm256_setzero_si256(); 2]; 2];
             for (half, w) in w.iter_mut().enumerate() {
                 let bytes = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>().add(half));
-                *w = [
-                    _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)),
-                    _mm256_srai_epi16::<8>(bytes),
-                ];
+                *w = [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)];
             }
             w
         }
@@ -258,14 +238,8 @@ impl Simd for Lanes {
             let x = _mm256_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8)));
             let ones = _mm256_set1_epi16(1);
             [
-                _mm256_add_epi32(
-                    acc[0],
-                    _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], x), ones),
-                ),
-                _mm256_add_epi32(
-                    acc[1],
-                    _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], x), ones),
-                ),
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], x), ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], x), ones)),
             ]
         }
     }

@@ -21,9 +21,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma");
-        base.then(|| Self {
-            vnni: is_x86_feature_detected!("avx512vnni"),
-        })
+        base.then(|| Self { vnni: is_x86_feature_detected!("avx512vnni") })
     }
 
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -33,13 +31,7 @@ impl Avx512 {
 
     pub(super) fn run_int8<K: Kernel>(self, kernel: K) -> K::Output {
         // SAFETY: as in `run`.
-        unsafe {
-            if self.vnni {
-                with_vnni(kernel)
-            } else {
-                without_vnni(kernel)
-            }
-        }
+        unsafe { if self.vnni { with_vnni(kernel) } else { without_vnni(kernel) } }
     }
 }
 
@@ -195,10 +187,7 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
             let odd = _mm512_srli_epi16::<8>(x);
             let w_even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(w));
             let w_odd = _mm512_srai_epi16::<8>(w);
-            let products = _mm512_add_epi32(
-                _mm512_madd_epi16(even, w_even),
-                _mm512_madd_epi16(odd, w_odd),
-            );
+            let products = _mm512_add_epi32(_mm512_madd_epi16(even, w_even), _mm512_madd_epi16(odd, w_odd));
             _mm512_add_epi32(acc, products)
         }
     }
@@ -213,10 +202,7 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
         unsafe {
             let bytes = _mm512_loadu_si512(from.as_ptr().cast());
             let low = _mm512_set1_epi8(15);
-            [
-                _mm512_and_si512(bytes, low),
-                _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low),
-            ]
+            [_mm512_and_si512(bytes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low)]
         }
     }
     #[inline(always)]
@@ -237,9 +223,7 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
         unsafe {
             let bits = _mm512_loadu_si512(from.as_ptr().cast());
             // The permutation looks at the low four bits of each lane only, so no mask is needed.
-            let values = _mm512_setr_ps(
-                0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.,
-            );
+            let values = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
             [
                 _mm512_permutexvar_ps(bits, values),
                 _mm512_permutexvar_ps(_mm512_srli_epi32::<8>(bits), values),

@@ -8,7 +8,7 @@ use super::super::pack::PANEL;
 use super::super::pool::{MatMut, Pool, Tile};
 use super::simd::{Element, Kernel, Simd};
 use super::tile::{Sums, pack_rows, tile_rows};
-use super::{Epilogue, PACKED_ELEMS, Place, load_part, multiply, pack_row_tiles};
+use super::{Epilogue, K_BLOCK, PACKED_ELEMS, Place, Ready, load_part, multiply, pack_row_tiles};
 
 /// Rows up to which the second operand is read in place.
 const DIRECT_ROWS: usize = 16;
@@ -29,19 +29,12 @@ pub struct Strided<'a, E> {
 impl<'a, E: Element> Strided<'a, E> {
     /// A dense row-major matrix of `cols` columns, the same for all of a batch.
     pub fn matrix(data: &'a [E], cols: usize) -> Self {
-        Self {
-            data,
-            batch_strides: [0, 0],
-            strides: [cols, 1],
-        }
+        Self { data, batch_strides: [0, 0], strides: [cols, 1] }
     }
 
     /// The transposed matrices.
     pub fn transposed(self) -> Self {
-        Self {
-            strides: [self.strides[1], self.strides[0]],
-            ..self
-        }
+        Self { strides: [self.strides[1], self.strides[0]], ..self }
     }
 
     fn check(&self, batch: [usize; 2], [rows, cols]: [usize; 2]) {
@@ -52,25 +45,15 @@ impl<'a, E: Element> Strided<'a, E> {
             (cols, self.strides[1]),
         ];
         if axes.iter().all(|&(count, _)| count > 0) {
-            let last: usize = axes
-                .iter()
-                .map(|&(count, stride)| (count - 1) * stride)
-                .sum();
-            assert!(
-                last < self.data.len(),
-                "an operand needs {} elements, not {}",
-                last + 1,
-                self.data.len()
-            );
+            let last: usize = axes.iter().map(|&(count, stride)| (count - 1) * stride).sum();
+            assert!(last < self.data.len(), "an operand needs {} elements, not {}", last + 1, self.data.len());
         }
     }
 
     /// The data from the first element of a matrix on.
     #[inline(always)]
     fn of(&self, batch: [usize; 2]) -> &'a [E] {
-        self.data
-            .get(batch[0] * self.batch_strides[0] + batch[1] * self.batch_strides[1]..)
-            .unwrap_or_default()
+        self.data.get(batch[0] * self.batch_strides[0] + batch[1] * self.batch_strides[1]..).unwrap_or_default()
     }
 }
 
@@ -115,38 +98,16 @@ pub fn matmul<E: Element>(
     a.check(batch, [m, k]);
     b.check(batch, [k, n]);
     epilogue.check(m, n);
-    assert!(
-        epilogue.residual.is_none() || batch == [1, 1],
-        "a batched product has no residual"
-    );
+    assert!(epilogue.residual.is_none() || batch == [1, 1], "a batched product has no residual");
     let path = Path::new(m, a.strides, b.strides);
     let most = match path {
         Path::Dot | Path::Direct => [m, n.next_multiple_of(PANEL)],
         Path::Packed => largest_block(m, n, k),
     };
-    assert!(
-        !matches!(path, Path::Packed) || scratch.len() >= matmul_scratch(pool, m, n, k),
-        "scratch is too short"
-    );
-    let block = split(
-        pool.threads(),
-        batch[0] * batch[1],
-        [m, n],
-        most,
-        matches!(path, Path::Packed),
-    );
+    assert!(!matches!(path, Path::Packed) || scratch.len() >= matmul_scratch(pool, m, n, k), "scratch is too short");
+    let block = split(pool.threads(), batch[0] * batch[1], [m, n], most, matches!(path, Path::Packed));
     pool.tiles(y, block, scratch, |scratch, packed: &mut Packed, y| {
-        pool.isa().run(Task {
-            path,
-            k,
-            a,
-            b,
-            epilogue,
-            block,
-            y,
-            scratch,
-            packed,
-        });
+        pool.isa().run(Task { path, k, a, b, epilogue, block, y, scratch, packed });
     });
 }
 
@@ -157,16 +118,9 @@ fn largest_block(m: usize, n: usize, k: usize) -> [usize; 2] {
 }
 
 /// Halves blocks until there are a few for each thread.
-fn split(
-    threads: usize,
-    batch: usize,
-    [m, n]: [usize; 2],
-    most: [usize; 2],
-    split_rows: bool,
-) -> [usize; 2] {
+fn split(threads: usize, batch: usize, [m, n]: [usize; 2], most: [usize; 2], split_rows: bool) -> [usize; 2] {
     let [mut rows, mut cols] = most;
-    let tasks =
-        |rows: usize, cols: usize| batch * m.div_ceil(rows.max(1)) * n.div_ceil(cols.max(1));
+    let tasks = |rows: usize, cols: usize| batch * m.div_ceil(rows.max(1)) * n.div_ceil(cols.max(1));
     while threads > 1 && tasks(rows, cols) < 3 * threads {
         if split_rows && rows > cols && rows > 24 {
             rows = rows.div_ceil(2).next_multiple_of(12);
@@ -240,25 +194,11 @@ impl<E: Element> Task<'_, '_, E> {
         let panels = y.cols.div_ceil(PANEL);
         let b_packed = &mut b_buffer[..panels * PANEL * k];
         if self.packed.b != Some((y.batch, y.col)) {
-            pack_columns(
-                simd,
-                self.b.of(y.batch),
-                self.b.strides,
-                k,
-                [y.col, y.cols],
-                b_packed,
-            );
+            pack_columns(simd, self.b.of(y.batch), self.b.strides, k, [y.col, y.cols], b_packed);
             self.packed.b = Some((y.batch, y.col));
         }
-        multiply(
-            simd,
-            a_packed,
-            rows,
-            b_packed.as_chunks().0,
-            k,
-            self.epilogue,
-            y,
-        );
+        let source = Ready { panels: b_packed.as_chunks().0, k };
+        multiply(simd, a_packed, rows, source, k, K_BLOCK, self.epilogue, y);
     }
 
     /// `k` is contiguous in both: four rows of `a` times four columns of `b` at a time.
@@ -280,32 +220,13 @@ impl<E: Element> Task<'_, '_, E> {
                 while row < y.rows {
                     let row0 = y.row + row;
                     row += match y.rows - row {
-                        4.. => dots::<S, E, 4>(
-                            simd,
-                            [0, 1, 2, 3].map(|i| a_row(row0 + i)),
-                            b,
-                            part,
-                            &mut sums[row..],
-                        ),
-                        2.. => dots::<S, E, 2>(
-                            simd,
-                            [0, 1].map(|i| a_row(row0 + i)),
-                            b,
-                            part,
-                            &mut sums[row..],
-                        ),
+                        4.. => dots::<S, E, 4>(simd, [0, 1, 2, 3].map(|i| a_row(row0 + i)), b, part, &mut sums[row..]),
+                        2.. => dots::<S, E, 2>(simd, [0, 1].map(|i| a_row(row0 + i)), b, part, &mut sums[row..]),
                         _ => dots::<S, E, 1>(simd, [a_row(row0)], b, part, &mut sums[row..]),
                     };
                 }
             }
-            let at = Place {
-                row: 0,
-                rows: y.rows,
-                col,
-                panels: 1,
-                first: true,
-                last: true,
-            };
+            let at = Place { row: 0, rows: y.rows, col, panels: 1, first: true, last: true };
             self.epilogue.store(simd, &sums, at, y);
         }
     }
@@ -330,14 +251,7 @@ impl<E: Element> Task<'_, '_, E> {
                     (2.., _) => self.scaled_rows::<S, 2, 1>(simd, row, col, &mut sums),
                     _ => self.scaled_rows::<S, 1, 1>(simd, row, col, &mut sums),
                 };
-                let at = Place {
-                    row,
-                    rows: count,
-                    col,
-                    panels,
-                    first: true,
-                    last: true,
-                };
+                let at = Place { row, rows: count, col, panels, first: true, last: true };
                 self.epilogue.store(simd, &sums, at, &mut self.y);
                 row += count;
             }
@@ -459,16 +373,10 @@ fn pack_columns<S: Simd, E: Element>(
         for (p, to) in rows.iter_mut().enumerate() {
             let from = &b[p * k_stride + col * n_stride..];
             match from.first_chunk::<PANEL>() {
-                Some(from) if n_stride == 1 && width == PANEL => {
-                    simd.store(E::load(simd, from), to)
-                }
+                Some(from) if n_stride == 1 && width == PANEL => simd.store(E::load(simd, from), to),
                 _ => {
                     for (j, to) in to.iter_mut().enumerate() {
-                        *to = if j < width {
-                            from[j * n_stride].widen()
-                        } else {
-                            0.0
-                        };
+                        *to = if j < width { from[j * n_stride].widen() } else { 0.0 };
                     }
                 }
             }

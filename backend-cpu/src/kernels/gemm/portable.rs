@@ -87,11 +87,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn dot4(self, acc: [i32; 16], x: [u8; 4], w: [i8; 64]) -> [i32; 16] {
-        from_fn(|i| {
-            (0..4).fold(acc[i], |sum, j| {
-                sum.wrapping_add(i32::from(x[j]) * i32::from(w[4 * i + j]))
-            })
-        })
+        from_fn(|i| (0..4).fold(acc[i], |sum, j| sum.wrapping_add(i32::from(x[j]) * i32::from(w[4 * i + j]))))
     }
     #[inline(always)]
     fn load_w(self, from: &[i8; 64]) -> [i8; 64] {
@@ -103,11 +99,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn dot4_nibbles(self, acc: [i32; 16], x: [i8; 4], w: [u8; 64]) -> [i32; 16] {
-        from_fn(|i| {
-            (0..4).fold(acc[i], |sum, j| {
-                sum.wrapping_add(i32::from(x[j]) * i32::from(w[4 * i + j]))
-            })
-        })
+        from_fn(|i| (0..4).fold(acc[i], |sum, j| sum.wrapping_add(i32::from(x[j]) * i32::from(w[4 * i + j]))))
     }
     #[inline(always)]
     fn unpack_nibbles(self, from: &[u8; 64]) -> [[f32; 16]; 8] {

@@ -26,24 +26,16 @@ pub enum Isa {
 impl Isa {
     /// The fastest instruction set of this machine.
     pub fn best() -> Self {
-        Self::available()
-            .next()
-            .expect("the portable one is always there")
+        Self::available().next().expect("the portable one is always there")
     }
 
     /// All instruction sets of this machine, the fastest first.
     pub fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        let detected = [
-            Avx512::detect().map(Self::Avx512),
-            Avx2::detect().map(Self::Avx2),
-        ];
+        let detected = [Avx512::detect().map(Self::Avx512), Avx2::detect().map(Self::Avx2)];
         #[cfg(not(target_arch = "x86_64"))]
         let detected: [Option<Self>; 0] = [];
-        detected
-            .into_iter()
-            .flatten()
-            .chain([Self::Portable(Portable)])
+        detected.into_iter().flatten().chain([Self::Portable(Portable)])
     }
 
     /// Runs `kernel` with this instruction set.

@@ -43,17 +43,10 @@ fn check(
 }
 
 fn pools() -> Vec<Pool> {
-    Isa::available()
-        .flat_map(|isa| [1, 3].map(|threads| Pool::with_isa(threads, isa)))
-        .collect()
+    Isa::available().flat_map(|isa| [1, 3].map(|threads| Pool::with_isa(threads, isa))).collect()
 }
 
-fn linear_case<E: Element + Default>(
-    pool: &Pool,
-    [m, n, k]: [usize; 3],
-    seed: u64,
-    from: fn(f32) -> E,
-) {
+fn linear_case<E: Element + Default>(pool: &Pool, [m, n, k]: [usize; 3], seed: u64, from: fn(f32) -> E) {
     let stride = k + 3;
     let x = values(seed, m * stride);
     let w = values(seed + 1, n * k);
@@ -63,11 +56,7 @@ fn linear_case<E: Element + Default>(
     pack_panels(&narrow, n, k, Layout::Nk, &mut panels);
     let epilogues = [
         Epilogue::NONE,
-        Epilogue {
-            bias: Some(&bias),
-            activation: Activation::Relu,
-            ..Epilogue::NONE
-        },
+        Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE },
         Epilogue {
             scale: 0.5,
             bias: Some(&bias),
@@ -79,37 +68,19 @@ fn linear_case<E: Element + Default>(
         let mut y = vec![f32::NAN; m * (n + 5)];
         let mut scratch = vec![f32::NAN; linear_scratch(pool, m, n, k)];
         let out = MatMut::new(&mut y, m, n, n + 5);
-        linear(
-            pool,
-            Rows::new(&x, m, k, stride),
-            Panels::new(&panels, n, k),
-            &epilogue,
-            out,
-            &mut scratch,
-        );
+        linear(pool, Rows::new(&x, m, k, stride), Panels::new(&panels, n, k), &epilogue, out, &mut scratch);
         let finish = |i: usize, j: usize, sum: f64| {
             let sum = sum * f64::from(epilogue.scale)
                 + epilogue.bias.map_or(0.0, |bias| f64::from(bias[j]))
-                + epilogue
-                    .residual
-                    .map_or(0.0, |_| f64::from(residual[i * n + j]));
+                + epilogue.residual.map_or(0.0, |_| f64::from(residual[i * n + j]));
             match epilogue.activation {
                 Activation::None => sum,
                 Activation::Relu => sum.max(0.0),
                 Activation::Clip(low, high) => sum.max(low.into()).min(high.into()),
             }
         };
-        check(
-            [m, n, k],
-            |i, p| x[i * stride + p],
-            |p, j| w[j * k + p],
-            finish,
-            |i, j| y[i * (n + 5) + j],
-        );
-        assert!(
-            (0..m).all(|i| y[i * (n + 5) + n..][..5].iter().all(|y| y.is_nan())),
-            "wrote outside the matrix"
-        );
+        check([m, n, k], |i, p| x[i * stride + p], |p, j| w[j * k + p], finish, |i, j| y[i * (n + 5) + j]);
+        assert!((0..m).all(|i| y[i * (n + 5) + n..][..5].iter().all(|y| y.is_nan())), "wrote outside the matrix");
     }
 }
 
@@ -129,13 +100,7 @@ proptest! {
 #[test]
 fn linear_with_several_blocks_of_inputs_rows_and_columns() {
     for pool in pools() {
-        for shape in [
-            [1, 100, 1500],
-            [5, 33, 1025],
-            [25, 200, 600],
-            [300, 40, 70],
-            [500, 20, 3000],
-        ] {
+        for shape in [[1, 100, 1500], [5, 33, 1025], [25, 200, 600], [300, 40, 70], [500, 20, 3000]] {
             linear_case(&pool, shape, 7, |w| w);
         }
         linear_case(&pool, [130, 70, 1100], 8, f16::from_f32);
@@ -150,22 +115,12 @@ fn values_that_are_not_numbers_stay_in_their_rows() {
     x[7 * k + 2] = f32::INFINITY;
     let mut panels = vec![0.0; panel_elems(n, k)];
     pack_panels(&vec![1.0; n * k], n, k, Layout::Nk, &mut panels);
-    let epilogue = Epilogue {
-        activation: Activation::Relu,
-        ..Epilogue::NONE
-    };
+    let epilogue = Epilogue { activation: Activation::Relu, ..Epilogue::NONE };
     for pool in pools() {
         let mut y = vec![0.0; m * n];
         let mut scratch = vec![0.0; linear_scratch(&pool, m, n, k)];
         let out = MatMut::new(&mut y, m, n, n);
-        linear(
-            &pool,
-            Rows::new(&x, m, k, k),
-            Panels::new(&panels, n, k),
-            &epilogue,
-            out,
-            &mut scratch,
-        );
+        linear(&pool, Rows::new(&x, m, k, k), Panels::new(&panels, n, k), &epilogue, out, &mut scratch);
         for (i, row) in y.chunks(n).enumerate() {
             let right = |y: &f32| match i {
                 3 => y.is_nan(),
@@ -201,13 +156,7 @@ fn matmul_case<E: Element>(
     let a = values(seed, a_size * batch[0] * batch[1]);
     let b = values(seed + 1, b_size * batch[0]);
     let narrow: Vec<E> = b.iter().map(|&b| from(b)).collect();
-    let (row, epilogue) = (
-        n * batch[1],
-        Epilogue {
-            scale: 0.25,
-            ..Epilogue::NONE
-        },
-    );
+    let (row, epilogue) = (n * batch[1], Epilogue { scale: 0.25, ..Epilogue::NONE });
     let mut y = vec![f32::NAN; batch[0] * m * row];
     let mut scratch = vec![f32::NAN; matmul_scratch(pool, m, n, k)];
     let out = MatMut::batched(&mut y, batch, [m * row, n], m, n, row);
@@ -215,23 +164,13 @@ fn matmul_case<E: Element>(
     matmul(
         pool,
         k,
-        Strided {
-            data: &a,
-            batch_strides: a_batch,
-            strides: a_strides,
-        },
-        Strided {
-            data: &narrow,
-            batch_strides: [b_size, 0],
-            strides: b_strides,
-        },
+        Strided { data: &a, batch_strides: a_batch, strides: a_strides },
+        Strided { data: &narrow, batch_strides: [b_size, 0], strides: b_strides },
         &epilogue,
         out,
         &mut scratch,
     );
-    for (outer, inner) in
-        (0..batch[0]).flat_map(|outer| (0..batch[1]).map(move |inner| (outer, inner)))
-    {
+    for (outer, inner) in (0..batch[0]).flat_map(|outer| (0..batch[1]).map(move |inner| (outer, inner))) {
         let a = &a[outer * a_batch[0] + inner * a_batch[1]..];
         let b = &b[outer * b_size..];
         check(
@@ -283,9 +222,6 @@ fn sixteen_vectors_are_transposed() {
     for isa in Isa::available() {
         let mut to = vec![0.0; 256];
         isa.run(Transpose(&from, &mut to));
-        assert!(
-            (0..256).all(|i| to[i] == from[i % 16 * 16 + i / 16]),
-            "{isa:?}"
-        );
+        assert!((0..256).all(|i| to[i] == from[i % 16 * 16 + i / 16]), "{isa:?}");
     }
 }

@@ -6,10 +6,10 @@ use super::simd::{Element, Simd};
 pub(super) const MAX_ROWS: usize = 12;
 
 /// The sums of one tile, `[row][panel]` packed without gaps.
-pub(super) type Sums = [[f32; 16]; 24];
+pub(in super::super) type Sums = [[f32; 16]; 24];
 
 /// Rows of a tile for `m` rows in all: equal tiles, as large as the registers allow.
-pub(super) fn tile_rows<S: Simd>(m: usize) -> usize {
+pub(in super::super) fn tile_rows<S: Simd>(m: usize) -> usize {
     let most = if S::WIDE { MAX_ROWS } else { 6 };
     m.div_ceil(m.div_ceil(most).max(1)).max(1)
 }
@@ -101,9 +101,7 @@ pub(super) fn pack_rows<'a, S: Simd, E: Element>(
     for start in (0..whole).step_by(16) {
         let mut block = [simd.splat(0.0); 16];
         for (row, block) in block.iter_mut().enumerate().take(rows) {
-            let (from, _) = at(row)[start..]
-                .split_first_chunk::<16>()
-                .expect("a whole block");
+            let (from, _) = at(row)[start..].split_first_chunk::<16>().expect("a whole block");
             *block = E::load(simd, from);
         }
         let block = simd.transpose(block);

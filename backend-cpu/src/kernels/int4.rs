@@ -1,0 +1,623 @@
+//! Linear layers over 4-bit weights with a scale, and maybe a zero point, per block of inputs.
+//!
+//! A weight is `scale * (q - zero)` for `q` in 0..=15. Packed nibbles are `[ceil(n / 16)][blocks][block / 8][16][4]`
+//! bytes: 64 bytes hold 8 inputs of 16 outputs; byte `j` of an output holds input `j` in its low half and input `4 + j`
+//! in its high half. So one load gives eight vectors of f32 by shifts and table look-ups, or two operands of an 8-bit
+//! dot product. Scales and zero points lie in planes of their own, `[ceil(n / 16)][blocks][16]`.
+//!
+//! With few rows the weights are unpacked in registers: memory sees 4 bits and a share of the scale per weight. With
+//! more rows a block of panels is unpacked to scratch and multiplied as f32. [`Compute::Int8`] rounds the activations to
+//! 8 bits per block, as `accuracy_level` 4 of ONNX Runtime's MatMulNBits and the q8 products of llama.cpp do, and is
+//! about three times faster where multipliers are the limit.
+
+use super::gemm::simd::{Element, Kernel, Simd};
+use super::gemm::{Epilogue, PanelSource, Place, Rows, Split, Sums, multiply, pack_row_tiles, tile_rows};
+use super::pack::PANEL;
+use super::pool::{MatMut, Pool, Tile};
+
+/// Inputs in 64 packed bytes.
+const GROUP: usize = 8;
+/// Rows up to which weights are unpacked in registers.
+const DIRECT_ROWS: usize = 8;
+/// Inputs that are unpacked to scratch at a time, if blocks are not longer.
+const UNPACKED: usize = 512;
+
+/// The shape of a 4-bit weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Int4Shape {
+    /// Outputs.
+    pub n: usize,
+    /// Inputs.
+    pub k: usize,
+    /// Inputs that share a scale: a power of two, at least 16.
+    pub block: usize,
+}
+
+impl Int4Shape {
+    /// Blocks of inputs; the last may be partly used.
+    pub const fn blocks(&self) -> usize {
+        self.k.div_ceil(self.block)
+    }
+
+    /// Bytes of the packed nibbles.
+    pub const fn nibble_bytes(&self) -> usize {
+        self.plane_elems() * self.block / 2
+    }
+
+    /// Elements of the packed scales, or zero points.
+    pub const fn plane_elems(&self) -> usize {
+        self.n.div_ceil(PANEL) * PANEL * self.blocks()
+    }
+
+    fn check(&self) {
+        assert!(self.block.is_power_of_two() && self.block >= 16, "blocks of {} inputs", self.block);
+    }
+}
+
+/// Packs the nibbles of ONNX Runtime's MatMulNBits: `src` is `[n, blocks, block / 2]`, the earlier input in the low
+/// half. Inputs beyond `k` may hold anything: activations are taken as zero there.
+///
+/// # Panics
+/// When a length is wrong.
+pub fn pack_int4(src: &[u8], shape: Int4Shape, dst: &mut [u8]) {
+    shape.check();
+    let row = shape.blocks() * shape.block / 2;
+    assert_eq!(src.len(), shape.n * row, "4-bit weights of {shape:?}");
+    assert_eq!(dst.len(), shape.nibble_bytes(), "the panels of {shape:?}");
+    dst.fill(0);
+    if row == 0 {
+        return;
+    }
+    let groups = row * 2 / GROUP;
+    for (output, src) in src.chunks_exact(row).enumerate() {
+        for (group, src) in src.chunks_exact(GROUP / 2).enumerate() {
+            let start = ((output / PANEL * groups + group) * PANEL + output % PANEL) * 4;
+            let nibble = |input: usize| src[input / 2] >> (input % 2 * 4) & 15;
+            for (j, dst) in dst[start..start + 4].iter_mut().enumerate() {
+                *dst = nibble(j) | nibble(4 + j) << 4;
+            }
+        }
+    }
+}
+
+/// Packs one value per output and block (`src` is `[n, blocks]`): scales, or zero points in units of a weight's step.
+///
+/// # Panics
+/// When a length is wrong.
+pub fn pack_int4_plane<E: Element>(src: &[E], shape: Int4Shape, dst: &mut [E]) {
+    let blocks = shape.blocks();
+    assert_eq!(src.len(), shape.n * blocks, "a value per block of {shape:?}");
+    assert_eq!(dst.len(), shape.plane_elems(), "the plane of {shape:?}");
+    dst.fill(E::ZERO);
+    for output in 0..shape.n {
+        for block in 0..blocks {
+            dst[(output / PANEL * blocks + block) * PANEL + output % PANEL] = src[output * blocks + block];
+        }
+    }
+}
+
+/// Reads MatMulNBits' packed zero points (`[n, ceil(blocks / 2)]` bytes) as `[n, blocks]` values for
+/// [`pack_int4_plane`].
+///
+/// # Panics
+/// When a length is wrong.
+pub fn unpack_zero_points<E: Element>(src: &[u8], shape: Int4Shape, from: impl Fn(u8) -> E, dst: &mut [E]) {
+    let blocks = shape.blocks();
+    let row = blocks.div_ceil(2);
+    assert_eq!((src.len(), dst.len()), (shape.n * row, shape.n * blocks), "zero points of {shape:?}");
+    for (index, dst) in dst.iter_mut().enumerate() {
+        let (output, block) = (index / blocks, index % blocks);
+        *dst = from(src[output * row + block / 2] >> (block % 2 * 4) & 15);
+    }
+}
+
+/// Packed 4-bit weights; scales and zero points are f32, f16 or bf16.
+#[derive(Clone, Copy, Debug)]
+pub struct Int4Panels<'a, E> {
+    nibbles: &'a [[u8; 64]],
+    scales: &'a [[E; PANEL]],
+    zeros: Option<&'a [[E; PANEL]]>,
+    shape: Int4Shape,
+}
+
+impl<'a, E> Int4Panels<'a, E> {
+    /// Weights of [`pack_int4`] with planes of [`pack_int4_plane`]; without zero points all are 8.
+    ///
+    /// # Panics
+    /// When a length is wrong.
+    pub fn new(nibbles: &'a [u8], scales: &'a [E], zeros: Option<&'a [E]>, shape: Int4Shape) -> Self {
+        shape.check();
+        assert_eq!(nibbles.len(), shape.nibble_bytes(), "the panels of {shape:?}");
+        assert_eq!(scales.len(), shape.plane_elems(), "the scales of {shape:?}");
+        assert!(zeros.is_none_or(|zeros| zeros.len() == shape.plane_elems()), "the zero points of {shape:?}");
+        let zeros = zeros.map(|zeros| zeros.as_chunks().0);
+        Self { nibbles: nibbles.as_chunks().0, scales: scales.as_chunks().0, zeros, shape }
+    }
+
+    #[inline(always)]
+    fn zero<S: Simd>(&self, simd: S, index: usize) -> S::V
+    where
+        E: Element,
+    {
+        match self.zeros {
+            Some(zeros) => E::load(simd, &zeros[index]),
+            None => simd.splat(8.0),
+        }
+    }
+}
+
+/// How activations are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compute {
+    /// As they are.
+    F32,
+    /// Rounded to signed 8 bits, with a scale per row and block.
+    Int8,
+}
+
+/// Elements of scratch that [`linear_int4`] needs for `m` rows.
+pub fn int4_scratch(pool: &Pool, m: usize, shape: Int4Shape) -> usize {
+    let padded = shape.blocks() * shape.block;
+    let rows = split(pool, m, shape).rows;
+    pool.threads() * (rows * (padded + 2 * shape.blocks()) + 4 * PANEL * UNPACKED.max(shape.block))
+}
+
+fn split(pool: &Pool, m: usize, shape: Int4Shape) -> Split {
+    // The unpacked form counts: rows that share it should not be torn apart.
+    Split::new(pool, m, shape.n, shape.k, size_of::<f32>())
+}
+
+/// `y = epilogue(x * w^T)`: `x` has `m` rows of `k`, `y` is `m x n`.
+///
+/// # Panics
+/// When shapes disagree or `scratch` has fewer than [`int4_scratch`] elements.
+pub fn linear_int4<E: Element>(
+    pool: &Pool,
+    x: Rows<'_>,
+    w: Int4Panels<'_, E>,
+    compute: Compute,
+    epilogue: &Epilogue<'_>,
+    y: MatMut<'_, f32>,
+    scratch: &mut [f32],
+) {
+    let (m, shape) = (y.rows(), w.shape);
+    assert_eq!((x.shape(), y.cols()), ([m, shape.k], shape.n), "shapes of a linear layer");
+    assert_eq!(y.batch(), [1, 1], "a linear layer has one output matrix");
+    epilogue.check(m, shape.n);
+    assert!(scratch.len() >= int4_scratch(pool, m, shape), "scratch is too short");
+    let split = split(pool, m, shape);
+    pool.tiles(y, [split.rows, split.cols], scratch, |scratch, packed: &mut Option<usize>, y| {
+        let task = Task { x, w, epilogue, y, scratch, packed };
+        match compute {
+            Compute::F32 => pool.isa().run(FloatTask(task)),
+            Compute::Int8 => pool.isa().run_int8(Int8Task(task)),
+        }
+    });
+}
+
+struct Task<'a, 'y, E> {
+    x: Rows<'a>,
+    w: Int4Panels<'a, E>,
+    epilogue: &'a Epilogue<'a>,
+    y: Tile<'y, f32>,
+    scratch: &'a mut [f32],
+    packed: &'a mut Option<usize>,
+}
+
+struct FloatTask<'a, 'y, E>(Task<'a, 'y, E>);
+
+impl<E: Element> Kernel for FloatTask<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) {
+        let Task { x, w, epilogue, mut y, scratch, packed } = self.0;
+        let shape = w.shape;
+        let padded = shape.blocks() * shape.block;
+        let direct = y.rows <= DIRECT_ROWS;
+        let rows = if direct { direct_rows::<S>(y.rows) } else { tile_rows::<S>(y.rows) };
+        let stride = if direct { padded } else { shape.k };
+        let (a, rest) = scratch.split_at_mut(y.rows * stride);
+        let (block_sums, buffer) = rest.split_at_mut(y.rows * shape.blocks());
+        if *packed != Some(y.row) {
+            if direct {
+                for row in 0..y.rows {
+                    let from = x.row(y.row + row);
+                    let (first, count) = (row / rows * rows, rows.min(y.rows - row / rows * rows));
+                    let to = &mut a[first * padded..(first + count) * padded];
+                    for (to, p) in to[row - first..].iter_mut().step_by(count).zip(0..) {
+                        *to = from.get(p).copied().unwrap_or(0.0);
+                    }
+                    let sums = &mut block_sums[row * shape.blocks()..][..shape.blocks()];
+                    for (sum, block) in sums.iter_mut().zip(from.chunks(shape.block)) {
+                        *sum = block.iter().sum();
+                    }
+                }
+            } else {
+                pack_row_tiles(simd, |row| x.row(row), shape.k, [y.row, y.rows, rows], a);
+            }
+            *packed = Some(y.row);
+        }
+        if !direct {
+            let source = Unpacked { w, first_panel: y.col / PANEL, buffer };
+            let depth = UNPACKED.max(shape.block);
+            return multiply(simd, a, rows, source, shape.k, depth, epilogue, &mut y);
+        }
+        let mut sums: Sums = [[0.0; PANEL]; 24];
+        for col in (0..y.cols).step_by(PANEL) {
+            let panel = (y.col + col) / PANEL;
+            for first in (0..y.rows).step_by(rows) {
+                let count = rows.min(y.rows - first);
+                let a = &a[first * padded..][..count * padded];
+                let block_sums = &block_sums[first * shape.blocks()..];
+                match count {
+                    1 => float_tile::<S, E, 1, 4>(simd, a, block_sums, w, panel, &mut sums),
+                    2 => float_tile::<S, E, 2, 2>(simd, a, block_sums, w, panel, &mut sums),
+                    3 => float_tile::<S, E, 3, 1>(simd, a, block_sums, w, panel, &mut sums),
+                    4 => float_tile::<S, E, 4, 1>(simd, a, block_sums, w, panel, &mut sums),
+                    5 if S::WIDE => float_tile::<S, E, 5, 1>(simd, a, block_sums, w, panel, &mut sums),
+                    6 if S::WIDE => float_tile::<S, E, 6, 1>(simd, a, block_sums, w, panel, &mut sums),
+                    7 if S::WIDE => float_tile::<S, E, 7, 1>(simd, a, block_sums, w, panel, &mut sums),
+                    8 if S::WIDE => float_tile::<S, E, 8, 1>(simd, a, block_sums, w, panel, &mut sums),
+                    _ => unreachable!("no tile of {count} rows"),
+                }
+                let at = Place { row: first, rows: count, col, panels: 1, first: true, last: true };
+                epilogue.store(simd, &sums, at, &mut y);
+            }
+        }
+    }
+}
+
+fn direct_rows<S: Simd>(m: usize) -> usize {
+    let most = if S::WIDE { 8 } else { 4 };
+    m.div_ceil(m.div_ceil(most).max(1)).max(1)
+}
+
+/// `sums[row]` of one panel; `CHAINS` sums per row run side by side, so that few rows do not wait for the adder.
+#[inline(always)]
+fn float_tile<S: Simd, E: Element, const ROWS: usize, const CHAINS: usize>(
+    simd: S,
+    a: &[f32],
+    block_sums: &[f32],
+    w: Int4Panels<'_, E>,
+    panel: usize,
+    sums: &mut Sums,
+) {
+    let (blocks, groups) = (w.shape.blocks(), w.shape.block / GROUP);
+    let (a, _) = a.as_chunks::<ROWS>();
+    let (a, _) = a.as_chunks::<GROUP>();
+    let mut acc = [simd.splat(0.0); ROWS];
+    for block in 0..blocks {
+        let index = panel * blocks + block;
+        let nibbles = &w.nibbles[index * groups..][..groups];
+        let a = &a[block * groups..][..groups];
+        let mut partial = [[simd.splat(0.0); CHAINS]; ROWS];
+        for group in 0..groups {
+            let values = simd.unpack_nibbles(&nibbles[group]);
+            for j in 0..GROUP {
+                for row in 0..ROWS {
+                    let x = simd.splat(a[group][j][row]);
+                    partial[row][j % CHAINS] = simd.fma(x, values[j], partial[row][j % CHAINS]);
+                }
+            }
+        }
+        let scale = E::load(simd, &w.scales[index]);
+        let zero = w.zero(simd, index);
+        for row in 0..ROWS {
+            // Sum of x * (q - zero) = sum of x * q - zero * sum of x.
+            let mut sum = simd.mul(simd.splat(-block_sums[row * blocks + block]), zero);
+            for chain in 0..CHAINS {
+                sum = simd.add(sum, partial[row][chain]);
+            }
+            acc[row] = simd.fma(sum, scale, acc[row]);
+        }
+    }
+    for row in 0..ROWS {
+        simd.store(acc[row], &mut sums[row]);
+    }
+}
+
+/// Panels of f32 made on demand in `buffer`.
+struct Unpacked<'a, E> {
+    w: Int4Panels<'a, E>,
+    first_panel: usize,
+    buffer: &'a mut [f32],
+}
+
+impl<E: Element> PanelSource for Unpacked<'_, E> {
+    type Elem = f32;
+
+    #[inline(always)]
+    fn block<S: Simd>(
+        &mut self,
+        simd: S,
+        panel: usize,
+        panels: usize,
+        start: usize,
+        len: usize,
+    ) -> (&[[f32; 16]], usize) {
+        let shape = self.w.shape;
+        let (to, _) = self.buffer.as_chunks_mut::<PANEL>();
+        let depth = len.next_multiple_of(shape.block);
+        for (panel, to) in (self.first_panel + panel..).zip(to.chunks_exact_mut(depth).take(panels)) {
+            for (block, to) in (start / shape.block..).zip(to.chunks_exact_mut(shape.block)) {
+                let index = panel * shape.blocks() + block;
+                let scale = E::load(simd, &self.w.scales[index]);
+                // (q - zero) * scale in one step would round differently; subtract first, as the definition does.
+                let zero = simd.mul(self.w.zero(simd, index), simd.splat(-1.0));
+                let groups = shape.block / GROUP;
+                let nibbles = &self.w.nibbles[index * groups..][..groups];
+                for (nibbles, to) in nibbles.iter().zip(to.as_chunks_mut::<GROUP>().0) {
+                    let values = simd.unpack_nibbles(nibbles);
+                    for j in 0..GROUP {
+                        simd.store(simd.mul(simd.add(values[j], zero), scale), &mut to[j]);
+                    }
+                }
+            }
+        }
+        (to, depth)
+    }
+}
+
+struct Int8Task<'a, 'y, E>(Task<'a, 'y, E>);
+
+impl<E: Element> Kernel for Int8Task<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, simd: S) {
+        let Task { x, w, epilogue, mut y, scratch, packed } = self.0;
+        let (blocks, block) = (w.shape.blocks(), w.shape.block);
+        let rows = direct_rows::<S>(y.rows);
+        // Packed bytes `[group of 4][row][4]`, then for each tile `[block][row]` scales and scaled sums.
+        let (bytes, rest) = scratch.split_at_mut(y.rows * blocks * block / 4);
+        let (quads, _) = bytemuck::cast_slice_mut::<f32, i8>(bytes).as_chunks_mut::<4>();
+        let (scales, rest) = rest.split_at_mut(y.rows * blocks);
+        let sums_x = &mut rest[..y.rows * blocks];
+        if *packed != Some(y.row) {
+            for row in 0..y.rows {
+                let first = row / rows * rows;
+                let count = rows.min(y.rows - first);
+                let quads = &mut quads[first * blocks * block / 4..];
+                for (index, from) in x.row(y.row + row).chunks(block).enumerate() {
+                    let at = first * blocks + index * count + row - first;
+                    let to = &mut quads[index * block / 4 * count..(index + 1) * block / 4 * count];
+                    (scales[at], sums_x[at]) = quantize(from, to, count, row - first);
+                }
+            }
+            *packed = Some(y.row);
+        }
+        let mut sums: Sums = [[0.0; PANEL]; 24];
+        for col in (0..y.cols).step_by(PANEL) {
+            let panel = (y.col + col) / PANEL;
+            for first in (0..y.rows).step_by(rows) {
+                let count = rows.min(y.rows - first);
+                let quads = &quads[first * blocks * block / 4..][..count * blocks * block / 4];
+                let range = first * blocks..(first + count) * blocks;
+                let x = QuantizedRows { quads, scales: &scales[range.clone()], sums: &sums_x[range] };
+                match count {
+                    1 => int8_tile::<S, E, 1, 4>(simd, x, w, panel, &mut sums),
+                    2 => int8_tile::<S, E, 2, 2>(simd, x, w, panel, &mut sums),
+                    3 => int8_tile::<S, E, 3, 2>(simd, x, w, panel, &mut sums),
+                    4 => int8_tile::<S, E, 4, 1>(simd, x, w, panel, &mut sums),
+                    5 if S::WIDE => int8_tile::<S, E, 5, 1>(simd, x, w, panel, &mut sums),
+                    6 if S::WIDE => int8_tile::<S, E, 6, 1>(simd, x, w, panel, &mut sums),
+                    7 if S::WIDE => int8_tile::<S, E, 7, 1>(simd, x, w, panel, &mut sums),
+                    8 if S::WIDE => int8_tile::<S, E, 8, 1>(simd, x, w, panel, &mut sums),
+                    _ => unreachable!("no tile of {count} rows"),
+                }
+                let at = Place { row: first, rows: count, col, panels: 1, first: true, last: true };
+                epilogue.store(simd, &sums, at, &mut y);
+            }
+        }
+    }
+}
+
+/// Rounds a block to signed bytes, written as column `row` of `[block / 4][rows][4]`; gives the scale and the sum of
+/// the rounded values times the scale. A block with a value that is not finite gets a NaN scale.
+#[inline(always)]
+fn quantize(from: &[f32], to: &mut [[i8; 4]], rows: usize, row: usize) -> (f32, f32) {
+    let largest = from.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let scale = if from.iter().all(|x| x.is_finite()) { largest / 127.0 } else { f32::NAN };
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
+    let mut sum = 0i32;
+    for (quad, to) in to[row..].iter_mut().step_by(rows).enumerate() {
+        for (j, to) in to.iter_mut().enumerate() {
+            let x = from.get(quad * 4 + j).copied().unwrap_or(0.0);
+            *to = (x * inverse).round_ties_even() as i8;
+            sum += i32::from(*to);
+        }
+    }
+    (scale, sum as f32 * scale)
+}
+
+/// A tile of rows rounded by [`quantize`].
+#[derive(Clone, Copy)]
+struct QuantizedRows<'a> {
+    quads: &'a [[i8; 4]],
+    scales: &'a [f32],
+    sums: &'a [f32],
+}
+
+#[inline(always)]
+fn int8_tile<S: Simd, E: Element, const ROWS: usize, const CHAINS: usize>(
+    simd: S,
+    x: QuantizedRows<'_>,
+    w: Int4Panels<'_, E>,
+    panel: usize,
+    sums: &mut Sums,
+) {
+    let (blocks, groups) = (w.shape.blocks(), w.shape.block / GROUP);
+    let (quads, _) = x.quads.as_chunks::<ROWS>();
+    let (quads, _) = quads.as_chunks::<2>();
+    let (scales, _) = x.scales.as_chunks::<ROWS>();
+    let (x_sums, _) = x.sums.as_chunks::<ROWS>();
+    let mut acc = [simd.splat(0.0); ROWS];
+    for block in 0..blocks {
+        let index = panel * blocks + block;
+        let nibbles = &w.nibbles[index * groups..][..groups];
+        let quads = &quads[block * groups..][..groups];
+        let mut partial = [[simd.splat_i32(0); CHAINS]; ROWS];
+        for pair in 0..groups / 2 {
+            for half in 0..2 {
+                let group = pair * 2 + half;
+                let [low, high] = simd.load_nibbles(&nibbles[group]);
+                for row in 0..ROWS {
+                    let chain = half * 2 % CHAINS;
+                    partial[row][chain] = simd.dot4_nibbles(partial[row][chain], quads[group][0][row], low);
+                    let chain = (half * 2 + 1) % CHAINS;
+                    partial[row][chain] = simd.dot4_nibbles(partial[row][chain], quads[group][1][row], high);
+                }
+            }
+        }
+        let scale = E::load(simd, &w.scales[index]);
+        let zero = w.zero(simd, index);
+        for row in 0..ROWS {
+            let mut sum = partial[row][0];
+            for chain in 1..CHAINS {
+                sum = simd.add_i32(sum, partial[row][chain]);
+            }
+            let offset = simd.mul(simd.splat(-x_sums[block][row]), zero);
+            let sum = simd.fma(simd.to_f32(sum), simd.splat(scales[block][row]), offset);
+            acc[row] = simd.fma(sum, scale, acc[row]);
+        }
+    }
+    for row in 0..ROWS {
+        simd.store(acc[row], &mut sums[row]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use proptest::prelude::*;
+
+    use super::super::gemm::{Activation, Isa};
+    use super::*;
+
+    struct Weights {
+        shape: Int4Shape,
+        nibbles: Vec<u8>,
+        scales: Vec<f32>,
+        zeros: Vec<u8>,
+    }
+
+    impl Weights {
+        fn new(shape: Int4Shape, seed: u64) -> Self {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut next = move || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as u8
+            };
+            let blocks = shape.n * shape.blocks();
+            Self {
+                shape,
+                nibbles: (0..blocks * shape.block / 2).map(|_| next()).collect(),
+                scales: (0..blocks).map(|_| (f32::from(next()) - 100.0) / 256.0).collect(),
+                zeros: (0..shape.n * shape.blocks().div_ceil(2)).map(|_| next()).collect(),
+            }
+        }
+
+        fn at(&self, output: usize, input: usize, zeros: bool) -> f64 {
+            let (blocks, block) = (self.shape.blocks(), input / self.shape.block);
+            let byte = self.nibbles[output * blocks * self.shape.block / 2 + input / 2];
+            let zero = self.zeros[output * blocks.div_ceil(2) + block / 2] >> (block % 2 * 4) & 15;
+            let zero = if zeros { f64::from(zero) } else { 8.0 };
+            (f64::from(byte >> (input % 2 * 4) & 15) - zero) * f64::from(self.scales[output * blocks + block])
+        }
+    }
+
+    fn case<E: Element>(pool: &Pool, m: usize, shape: Int4Shape, zeros: bool, seed: u64, from: fn(f32) -> E) {
+        let Int4Shape { n, k, .. } = shape;
+        let weights = Weights::new(shape, seed);
+        let x: Vec<f32> = (0..m * k).map(|i| ((i * 37 + i / 11) % 201) as f32 / 100.0 - 1.0).collect();
+        let mut nibbles = vec![0xff; shape.nibble_bytes()];
+        pack_int4(&weights.nibbles, shape, &mut nibbles);
+        let mut scales = vec![E::ZERO; shape.plane_elems()];
+        let narrow: Vec<E> = weights.scales.iter().map(|&scale| from(scale)).collect();
+        pack_int4_plane(&narrow, shape, &mut scales);
+        let mut plain = vec![E::ZERO; n * shape.blocks()];
+        unpack_zero_points(&weights.zeros, shape, |zero| from(zero.into()), &mut plain);
+        let mut plane = vec![E::ZERO; shape.plane_elems()];
+        pack_int4_plane(&plain, shape, &mut plane);
+        let panels = Int4Panels::new(&nibbles, &scales, zeros.then_some(&plane[..]), shape);
+        let bias: Vec<f32> = (0..n).map(|j| j as f32 / 8.0).collect();
+        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::NONE };
+        for compute in [Compute::F32, Compute::Int8] {
+            let mut y = vec![f32::NAN; m * n];
+            let mut scratch = vec![f32::NAN; int4_scratch(pool, m, shape)];
+            let out = MatMut::new(&mut y, m, n, n);
+            linear_int4(pool, Rows::new(&x, m, k, k), panels, compute, &epilogue, out, &mut scratch);
+            for (index, &y) in y.iter().enumerate() {
+                let (i, j) = (index / n, index % n);
+                let products = (0..k).map(|p| f64::from(x[i * k + p]) * weights.at(j, p, zeros));
+                let want = (products.sum::<f64>() + f64::from(bias[j])).max(0.0);
+                // Zero points are taken off after summing, so an error is relative to sums of 15 steps.
+                let size: f64 = (0..k)
+                    .map(|p| {
+                        15.0 * f64::from(
+                            x[i * k + p].abs() * weights.scales[j * shape.blocks() + p / shape.block].abs(),
+                        )
+                    })
+                    .sum();
+                // A rounded activation is off by half a step of the largest in its block, here at most 1.
+                let rounding: f64 = (0..k).map(|p| weights.at(j, p, zeros).abs() / 254.0).sum();
+                let rounding = if compute == Compute::Int8 { rounding } else { 0.0 };
+                let error = (f64::from(y) - want).abs();
+                assert!(
+                    error <= 1e-6 * (size + want + 1.0) + rounding,
+                    "({i}, {j}) of {m} x {shape:?}, {compute:?}, {:?}: {y}, not {want}",
+                    pool.isa()
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn products_of_nibbles(
+            m in 0usize..=30, n in 0usize..=70, k in 0usize..=200, block in 4u32..8, zeros in any::<bool>(),
+            seed in any::<u32>()
+        ) {
+            let shape = Int4Shape { n, k, block: 1 << block };
+            for isa in Isa::available() {
+                case(&Pool::with_isa(2, isa), m, shape, zeros, seed.into(), |x| x);
+                case(&Pool::with_isa(2, isa), m, shape, zeros, seed.into(), f16::from_f32);
+            }
+        }
+    }
+
+    #[test]
+    fn several_blocks_of_rows_and_inputs() {
+        for isa in Isa::available() {
+            let pool = Pool::with_isa(2, isa);
+            case(&pool, 70, Int4Shape { n: 100, k: 1300, block: 32 }, true, 5, |x| x);
+            case(&pool, 9, Int4Shape { n: 40, k: 2100, block: 1024 }, false, 6, |x| x);
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_not_finite_stays_alone() {
+        let shape = Int4Shape { n: 20, k: 64, block: 32 };
+        let nibbles = vec![0x29; shape.nibble_bytes()];
+        let scales = vec![1.0f32; shape.plane_elems()];
+        let mut x = vec![0.5; 3 * 64];
+        x[64 + 9] = f32::NAN;
+        for isa in Isa::available() {
+            let pool = Pool::with_isa(1, isa);
+            for compute in [Compute::F32, Compute::Int8] {
+                let mut y = vec![0.0; 60];
+                let mut scratch = vec![0.0; int4_scratch(&pool, 3, shape)];
+                let panels = Int4Panels::new(&nibbles, &scales, None, shape);
+                let out = MatMut::new(&mut y, 3, 20, 20);
+                linear_int4(&pool, Rows::new(&x, 3, 64, 64), panels, compute, &Epilogue::NONE, out, &mut scratch);
+                assert!((0..60).all(|i| y[i].is_nan() == (i / 20 == 1)), "{compute:?}");
+            }
+        }
+    }
+}
