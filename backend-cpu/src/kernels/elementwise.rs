@@ -47,5 +47,15 @@ pub const BLOCK: usize = 512;
 /// Inputs that a program may have.
 pub const MAX_INPUTS: usize = 16;
 
+/// Applies a function with a float result in place.
+pub(crate) fn map_in_place(f: UnaryFn, y: &mut [f32]) {
+    let mut x = [0f32; 256];
+    for y in y.chunks_mut(x.len()) {
+        let x = &mut x[..y.len()];
+        x.copy_from_slice(y);
+        f32_loops::unary(f, x, y);
+    }
+}
+
 #[cfg(test)]
 mod tests;

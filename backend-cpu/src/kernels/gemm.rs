@@ -20,7 +20,7 @@ mod avx2;
 mod avx512;
 mod matmul;
 mod portable;
-mod tile;
+pub(in crate::kernels) mod tile;
 
 pub use matmul::{Strided, matmul, matmul_scratch};
 pub use simd::{Element, Isa};

@@ -15,7 +15,7 @@ pub(in super::super) fn tile_rows<S: Simd>(m: usize) -> usize {
 }
 
 /// Panels of a tile of `rows` rows.
-pub(super) fn tile_panels<S: Simd>(rows: usize) -> usize {
+pub(in crate::kernels) fn tile_panels<S: Simd>(rows: usize) -> usize {
     match (S::WIDE, rows) {
         (true, 0..=6) | (false, 0..=1) => 4,
         (true, _) | (false, 2..=3) => 2,
@@ -26,7 +26,7 @@ pub(super) fn tile_panels<S: Simd>(rows: usize) -> usize {
 /// `sums[row][panel] = sum over p of a[p][row] * b[panel][p]` for `a` packed `[k][rows]` and panels packed `[k][16]`,
 /// which lie `panel_stride` vectors apart.
 #[inline(always)]
-pub(super) fn tile<S: Simd, E: Element>(
+pub(in crate::kernels) fn tile<S: Simd, E: Element>(
     simd: S,
     rows: usize,
     panels: usize,
