@@ -438,10 +438,13 @@ macro_rules! op_table {
 }
 pub(crate) use op_table;
 
+pub mod activation;
 pub mod broadcast;
 pub mod host;
 pub(crate) mod reading;
 mod scatter;
+pub(crate) mod operand;
+pub mod window;
 pub use host::{HOST_TABLE, HostOp};
 
 op_table! {
@@ -453,6 +456,8 @@ op_table! {
     mod compare: Compare;
     mod concat: Concat;
     mod cumulate: Cumulate;
+    mod conv: Conv;
+    mod conv_transpose: ConvTranspose;
     mod dims: Dims;
     mod expand: Expand;
     mod fill: Fill;
@@ -468,6 +473,16 @@ op_table! {
     mod reshape: Reshape;
     mod scatter_elements: ScatterElements;
     mod scatter_nd: ScatterNd;
+    mod group_norm: GroupNorm;
+    mod layer_norm: LayerNorm;
+    mod lrn: Lrn;
+    mod matmul: MatMul;
+    mod linear: Linear;
+    mod pool: Pool;
+    mod reduce: Reduce;
+    mod reshape: Reshape;
+    mod resize: Resize;
+    mod rms_norm: RmsNorm;
     mod select: Select;
     mod shape_of: ShapeOf;
     mod slice: Slice;
@@ -483,6 +498,10 @@ pub use cumulate::CumulateFn;
 pub use pad::PadMode;
 pub use reduce::ReduceFn;
 pub use scatter::Reduction;
+pub use activation::ActivationFn;
+pub use pool::PoolFn;
+pub use reduce::ReduceFn;
+pub use resize::{Coordinates, ResizeMode, Rounding};
 
 /// An operator.
 #[derive(Clone, Debug, PartialEq)]

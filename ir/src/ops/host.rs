@@ -8,5 +8,6 @@ use super::{
 super::op_table! {
     /// The operators that run on the host.
     HostOp, true, HOST_TABLE:
+    mod max_pool_indices: MaxPoolIndices;
     mod reshape_to: ReshapeTo;
 }
