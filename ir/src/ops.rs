@@ -441,9 +441,10 @@ pub(crate) use op_table;
 pub mod activation;
 pub mod broadcast;
 pub mod host;
-pub(crate) mod reading;
-mod scatter;
 pub(crate) mod operand;
+pub(crate) mod reading;
+pub mod recurrent;
+mod scatter;
 pub mod window;
 pub use host::{HOST_TABLE, HostOp};
 
@@ -451,38 +452,39 @@ op_table! {
     /// The operators that every backend knows.
     CoreOp, false, CORE_TABLE:
     mod arg_reduce: ArgReduce;
+    mod attention: Attention;
     mod binary: Binary;
     mod cast: Cast;
     mod compare: Compare;
     mod concat: Concat;
-    mod cumulate: Cumulate;
     mod conv: Conv;
     mod conv_transpose: ConvTranspose;
+    mod cumulate: Cumulate;
     mod dims: Dims;
     mod expand: Expand;
     mod fill: Fill;
     mod gather: Gather;
     mod gather_elements: GatherElements;
     mod gather_nd: GatherNd;
-    mod matmul: MatMul;
+    mod group_norm: GroupNorm;
+    mod gru: Gru;
+    mod layer_norm: LayerNorm;
     mod linear: Linear;
+    mod lrn: Lrn;
+    mod lstm: Lstm;
+    mod matmul: MatMul;
     mod one_hot: OneHot;
     mod pad: Pad;
-    mod range: Range;
-    mod reduce: Reduce;
-    mod reshape: Reshape;
-    mod scatter_elements: ScatterElements;
-    mod scatter_nd: ScatterNd;
-    mod group_norm: GroupNorm;
-    mod layer_norm: LayerNorm;
-    mod lrn: Lrn;
-    mod matmul: MatMul;
-    mod linear: Linear;
     mod pool: Pool;
+    mod range: Range;
     mod reduce: Reduce;
     mod reshape: Reshape;
     mod resize: Resize;
     mod rms_norm: RmsNorm;
+    mod rnn: Rnn;
+    mod rope: Rope;
+    mod scatter_elements: ScatterElements;
+    mod scatter_nd: ScatterNd;
     mod select: Select;
     mod shape_of: ShapeOf;
     mod slice: Slice;
@@ -493,15 +495,16 @@ op_table! {
     mod trilu: Trilu;
     mod unary: Unary;
 }
+pub use activation::ActivationFn;
 pub use arg_reduce::ArgFn;
+pub use attention::Scores;
 pub use cumulate::CumulateFn;
 pub use pad::PadMode;
-pub use reduce::ReduceFn;
-pub use scatter::Reduction;
-pub use activation::ActivationFn;
 pub use pool::PoolFn;
+pub use recurrent::Direction;
 pub use reduce::ReduceFn;
 pub use resize::{Coordinates, ResizeMode, Rounding};
+pub use scatter::Reduction;
 
 /// An operator.
 #[derive(Clone, Debug, PartialEq)]

@@ -185,7 +185,8 @@ impl Resize {
                 Some(taps) => taps.into_iter().flatten().map(|t| t[0].0).collect(),
                 None => (0..sizes[at]).collect(),
             };
-            from = from.iter().flat_map(|base| along.iter().map(|i| base + i * strides[at])).collect();
+            let step = strides[at];
+            from = from.iter().flat_map(|base| along.iter().map(move |i| base + i * step)).collect();
         }
         Ok(x.pick(sizes, &from)?)
     }
