@@ -237,6 +237,26 @@ impl<'a> Operands<'a> {
         TypeError::Operand { operand: i, reason: reason.into() }
     }
 
+    /// Types that another operator gives for some of these operands.
+    pub fn infer_with(&self, op: &Op, which: &[usize]) -> Result<Vec<ValueType>, TypeError> {
+        let facts: Vec<&Fact> = which.iter().map(|i| self.facts[*i]).collect();
+        let operands = Operands::new(&facts, self.next_late);
+        let types = op.infer(&operands)?;
+        let mut assumed = self.assumed.borrow_mut();
+        for constraint in operands.into_assumed() {
+            if !assumed.contains(&constraint) {
+                assumed.push(constraint);
+            }
+        }
+        Ok(types)
+    }
+
+    /// Elements that another operator gives for some of these operands.
+    pub fn elements_with(&self, (op, which): (Op, SmallVec<[usize; 4]>)) -> Option<Vec<Dim>> {
+        let facts: Vec<&Fact> = which.iter().map(|i| self.facts[*i]).collect();
+        op.elements(&Operands::new(&facts, self.next_late))
+    }
+
     /// What typing took for granted.
     pub fn into_assumed(self) -> Vec<Constraint> {
         self.assumed.into_inner()

@@ -4,6 +4,7 @@ use super::{EvalError, Operands, TypeError};
 use crate::dim::Dim;
 use crate::dtype::DType;
 use crate::tensor::{Datum, Tensor};
+use crate::types::{Shape, TensorType, ValueType};
 use std::fmt::Display;
 
 /// The cost and the tolerance of an operator that only moves elements.
@@ -137,4 +138,13 @@ pub(crate) fn copy_runs(x: &Tensor, dims: &[usize], run: usize, starts: &[usize]
             }
         }
     })?)
+}
+
+/// A tensor of `rank` late dimensions, or of unknown rank.
+pub(crate) fn late_tensor(operands: &Operands<'_>, dtype: DType, rank: Option<usize>) -> ValueType {
+    let shape = match rank {
+        Some(rank) => Shape::Ranked((0..rank).map(|_| operands.late_dim()).collect()),
+        None => Shape::Unranked,
+    };
+    TensorType { dtype, shape }.into()
 }
