@@ -227,6 +227,10 @@ impl<'a> PlanBuilder<'a> {
         kernel: impl Into<String>,
         options: LaunchOptions,
     ) -> Result<(), LowerError> {
+        let kernel = kernel.into();
+        if kernel == COPY {
+            return Err(LowerError::new(self.graph, node, "the kernel name `copy` is the planner's"));
+        }
         if let Some(v) = self.graph.results(node).find(|v| !self.is_open(*v)) {
             let reason = format!("`{}` was planned twice", self.graph.name(v));
             return Err(LowerError::new(self.graph, node, reason));
@@ -245,14 +249,16 @@ impl<'a> PlanBuilder<'a> {
             self.define(v, place.into());
             writes.push(self.locs[&v].clone());
         }
-        let scratch = options.scratch.map(|bytes| self.buffer(bytes));
+        let scratch_bytes = options.scratch.unwrap_or_else(|| Dim::constant(0));
+        let scratch = (scratch_bytes.as_const() != Some(0)).then(|| self.buffer(scratch_bytes.clone()));
         self.steps.push(Step::Launch(Launch {
             stream: options.stream.unwrap_or(Stream::HOST),
-            kernel: kernel.into(),
+            kernel,
             node: self.graph.node(node).names[0].clone(),
             reads,
             writes,
             scratch,
+            scratch_bytes,
             in_place,
             frees: vec![],
         }));
@@ -420,6 +426,7 @@ impl<'a> PlanBuilder<'a> {
                 reads: vec![from],
                 writes: vec![to.clone()],
                 scratch: None,
+                scratch_bytes: Dim::constant(0),
                 in_place: false,
                 frees: vec![],
             }));

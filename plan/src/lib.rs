@@ -4,12 +4,15 @@
 
 pub mod arena;
 pub mod build;
+pub mod check;
 pub mod layout;
 pub mod model;
+pub mod text;
 mod view;
 
 pub use arena::{Arena, LayoutError, Offsets};
 pub use build::{LaunchOptions, LowerError, PlanBuilder, PlanError, Target, build, build_entries};
+pub use check::{CheckedPlan, Finding, check};
 pub use layout::Layout;
 pub use model::{
     Buffer, BufferId, COPY, Entry, Hash, Launch, Loc, Place, Plan, Port, SlotId, Source, Step, Stream, SyncKind,

@@ -169,6 +169,8 @@ pub struct Launch {
     pub writes: Vec<Loc>,
     /// Memory whose content means nothing before and after.
     pub scratch: Option<BufferId>,
+    /// How much of it the kernel needs; 0 without scratch.
+    pub scratch_bytes: Dim,
     /// Whether the first result takes the very memory of an operand.
     pub in_place: bool,
     /// Slots that nobody reads after this step.
