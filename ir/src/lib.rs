@@ -11,6 +11,7 @@ pub mod minifloat;
 pub mod mmap;
 pub mod ops;
 pub mod scalar;
+pub mod scalar_expr;
 pub mod tensor;
 pub mod text;
 pub mod types;

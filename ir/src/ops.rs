@@ -489,6 +489,7 @@ op_table! {
     mod group_norm: GroupNorm;
     mod gru: Gru;
     mod layer_norm: LayerNorm;
+    mod map: Map;
     mod linear: Linear;
     mod lrn: Lrn;
     mod lstm: Lstm;

@@ -1,6 +1,7 @@
 //! Functions of one or two numbers: what elementwise operators compute.
 
 use crate::attr_enum;
+use crate::dtype::Class;
 
 attr_enum! {
     /// A function of one number. Integer operands are allowed where [`UnaryFn::int`] has an answer.
@@ -111,6 +112,18 @@ impl UnaryFn {
 }
 
 impl BinaryFn {
+    /// Whether operands of this class have such a function.
+    pub fn takes(self, class: Class) -> bool {
+        use BinaryFn::*;
+        match (self, class) {
+            (_, Class::Text) => false,
+            (And | Or | Xor, class) => class == Class::Bool,
+            (BitAnd | BitOr | BitXor, class) => class != Class::Float,
+            (ShiftLeft | ShiftRight, class) => matches!(class, Class::Signed | Class::Unsigned),
+            (_, class) => class != Class::Bool,
+        }
+    }
+
     /// The function of two floats; `min` and `max` give NaN when either is.
     pub fn float(self, a: f64, b: f64) -> f64 {
         use BinaryFn::*;

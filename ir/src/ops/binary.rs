@@ -1,7 +1,7 @@
 use super::{Datum, EvalError, OpSpec, Operands, TypeError, broadcast};
 use crate::attr::{AttrError, Attrs};
 use crate::dim::Dim;
-use crate::dtype::{Class, DType};
+use crate::dtype::DType;
 use crate::op;
 use crate::scalar::BinaryFn;
 use crate::tensor::Tensor;
@@ -41,20 +41,12 @@ impl OpSpec for Binary {
     }
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
-        use BinaryFn::*;
         operands.arity(2, 2)?;
         let (a, b) = (operands.tensor(0)?, operands.tensor(1)?);
-        if a.dtype != b.dtype && self.f != Pow {
+        if a.dtype != b.dtype && self.f != BinaryFn::Pow {
             return Err(operands.wrong(1, format!("its element type {} is not {}", b.dtype, a.dtype)));
         }
-        let fits = match (self.f, a.dtype.class()) {
-            (_, Class::Text) => false,
-            (And | Or | Xor, class) => class == Class::Bool,
-            (BitAnd | BitOr | BitXor, class) => class != Class::Float,
-            (ShiftLeft | ShiftRight, class) => matches!(class, Class::Signed | Class::Unsigned),
-            (_, class) => class != Class::Bool,
-        };
-        if !fits {
+        if !self.f.takes(a.dtype.class()) {
             return Err(operands.wrong(0, format!("`{}` does not take {}", self.f.name(), a.dtype)));
         }
         let shape = operands.broadcast(&[&a.shape, &b.shape])?;
