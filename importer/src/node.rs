@@ -14,12 +14,13 @@
 //!
 //! Errors name what is wrong with the node; its name and operator are added by the caller.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use ir::dim::Dim;
 use ir::dtype::DType;
 use ir::graph::{Graph, NodeId, Origin, Value};
-use ir::ops::Op;
+use ir::ops::{Fact, Op, Operands};
 use ir::tensor::Tensor;
 use ir::types::{TensorType, ValueType};
 
@@ -191,6 +192,20 @@ impl<'a> NodeCx<'a> {
         match results.len() == n {
             true => Ok(results),
             false => Err(NodeError::Wrong(format!("it has {} results, the node lists {n}", results.len()))),
+        }
+    }
+
+    /// Adds an operator with `n` results whose sizes are operands, as its core twin where those are known.
+    pub fn fold(&mut self, op: impl Into<Op>, operands: &[Value], n: usize) -> Result<Vec<Value>, NodeError> {
+        let op = op.into();
+        let facts: Vec<&Fact> = operands.iter().map(|v| self.graph.fact(*v)).collect();
+        let core = op.fold_shape(&Operands::new(&facts, &Cell::new(0)));
+        match core {
+            Some((core, kept)) => {
+                let operands: Vec<Value> = kept.iter().map(|i| operands[*i]).collect();
+                self.push_n(core, &operands, n)
+            }
+            None => self.push_n(op, operands, n),
         }
     }
 

@@ -2,7 +2,12 @@
 //!
 //! A handler looks at [`NodeCx::opset`](crate::node::NodeCx::opset) where versions of an operator differ.
 
+mod data_cut;
+mod data_fill;
+mod data_order;
 mod elementwise_binary;
+mod index_gather;
+mod index_select;
 mod matmul;
 mod shape_reshape;
 
@@ -17,7 +22,12 @@ pub(crate) type Table = &'static [(&'static str, &'static str, Handler)];
 // One line per file, so that lines can be added side by side.
 #[rustfmt::skip]
 const TABLES: &[Table] = &[
+    data_cut::TABLE,
+    data_fill::TABLE,
+    data_order::TABLE,
     elementwise_binary::TABLE,
+    index_gather::TABLE,
+    index_select::TABLE,
     matmul::TABLE,
     shape_reshape::TABLE,
 ];
