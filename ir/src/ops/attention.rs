@@ -44,7 +44,8 @@ impl Attention {
         match operands.dims(i)? {
             Some([b, h, s, d]) => Ok(Some([b, h, s, d].map(Dim::clone))),
             Some([b, s, width]) => {
-                let heads = heads.filter(|h| *h > 0).ok_or_else(|| operands.wrong(i, "rank 3 needs a number of heads"))?;
+                let heads =
+                    heads.filter(|h| *h > 0).ok_or_else(|| operands.wrong(i, "rank 3 needs a number of heads"))?;
                 let d = width.exact_div(&Dim::constant(heads));
                 let d = d.ok_or_else(|| operands.wrong(i, format!("{width} does not split into {heads} heads")))?;
                 Ok(Some([b.clone(), Dim::constant(heads), s.clone(), d]))
@@ -76,7 +77,8 @@ impl OpSpec for Attention {
         let results = 1 + if self.present { 2 } else { 0 } + usize::from(self.scores.is_some());
         let heads = [self.q_heads, self.kv_heads, self.kv_heads];
         let split = |i: usize| self.split(operands, i, heads[i]);
-        let (Some([b, hq, s, d]), Some([kb, hk, t, kd]), Some([_, hv, vt, dv])) = (split(0)?, split(1)?, split(2)?) else {
+        let (Some([b, hq, s, d]), Some([kb, hk, t, kd]), Some([_, hv, vt, dv])) = (split(0)?, split(1)?, split(2)?)
+        else {
             return Ok(vec![TensorType::unranked(dtype).into(); results]);
         };
         [(&b, &kb), (&d, &kd), (&t, &vt), (&hk, &hv)].into_iter().try_for_each(|(x, y)| operands.assume_same(x, y))?;
@@ -121,7 +123,8 @@ impl OpSpec for Attention {
         let q = tensor(Self::NAME, operands, 0)?;
         let dtype = q.dtype();
         let heads = |i: usize, heads: Option<i64>| Heads::read(tensor(Self::NAME, operands, i)?, heads);
-        let (query, mut keys, mut values) = (heads(0, self.q_heads)?, heads(1, self.kv_heads)?, heads(2, self.kv_heads)?);
+        let (query, mut keys, mut values) =
+            (heads(0, self.q_heads)?, heads(1, self.kv_heads)?, heads(2, self.kv_heads)?);
         let past = match (optional(operands, 4), optional(operands, 5)) {
             (Some(k), Some(v)) => {
                 let (k, v) = (Heads::read(k, None)?, Heads::read(v, None)?);
@@ -133,7 +136,9 @@ impl OpSpec for Attention {
         };
         let ([b, hq, s, d], [kb, hk, t, kd], [vb, hv, vt, dv]) = (query.dims, keys.dims, values.dims);
         let fits = b == kb && b == vb && d == kd && hk == hv && t == vt && hk > 0 && hq % hk == 0;
-        ensure(fits, || format!("queries {:?}, keys {:?} and values {:?} do not fit", query.dims, keys.dims, values.dims))?;
+        ensure(fits, || {
+            format!("queries {:?}, keys {:?} and values {:?} do not fit", query.dims, keys.dims, values.dims)
+        })?;
         let lengths = optional(operands, 6).map(Tensor::to_i64).transpose()?;
         ensure(lengths.as_ref().is_none_or(|l| l.len() == b), || format!("{b} lengths are needed"))?;
         let mask = Mask::read(operands, [b, hq, s, t])?;

@@ -75,7 +75,9 @@ impl OpSpec for Conv {
         let dims = [&[x.dims()[0], w.dims()[0]], &axes.iter().map(|a| a.output).collect::<Vec<_>>()[..]].concat();
         if let Some(bias) = floats(operands, 2)? {
             let plane: usize = dims[2..].iter().product();
-            y.chunks_exact_mut(plane.max(1)).enumerate().for_each(|(i, p)| p.iter_mut().for_each(|v| *v += bias[i % bias.len()]));
+            y.chunks_exact_mut(plane.max(1))
+                .enumerate()
+                .for_each(|(i, p)| p.iter_mut().for_each(|v| *v += bias[i % bias.len()]));
         }
         if let Some(residual) = floats(operands, 3)? {
             ensure(residual.len() == y.len(), || "the residual is not of the result's shape".into())?;

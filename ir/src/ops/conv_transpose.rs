@@ -81,10 +81,12 @@ impl OpSpec for ConvTranspose {
         let (input, kernel, size) = (pad(&xd[2..], 1), pad(&wd[2..], 1), pad(&out, 1));
         let of = |list: &[i64], i: usize, otherwise: i64| if i < lead { otherwise } else { list[i - lead] };
         let place = |axis: usize, i: usize, k: usize| {
-            let at = i as i64 * of(&self.strides, axis, 1) + k as i64 * of(&self.dilations, axis, 1) - of(&before, axis, 0);
+            let at =
+                i as i64 * of(&self.strides, axis, 1) + k as i64 * of(&self.dilations, axis, 1) - of(&before, axis, 0);
             usize::try_from(at).ok().filter(|at| *at < size[axis])
         };
-        let (image, window, plane) = (input.iter().product::<usize>(), kernel.iter().product::<usize>(), size.iter().product::<usize>());
+        let (image, window, plane) =
+            (input.iter().product::<usize>(), kernel.iter().product::<usize>(), size.iter().product::<usize>());
         let (xs, ws) = (x.to_f64()?, w.to_f64()?);
         let mut y = vec![0.0; n * m * plane];
         for (b, ci) in (0..n).flat_map(|b| (0..c).map(move |ci| (b, ci))) {
@@ -104,13 +106,16 @@ impl OpSpec for ConvTranspose {
         }
         if let Some(bias) = floats(operands, 2)? {
             ensure(bias.len() == m, || format!("{} biases for {m} channels", bias.len()))?;
-            y.chunks_exact_mut(plane.max(1)).enumerate().for_each(|(i, p)| p.iter_mut().for_each(|v| *v += bias[i % m]));
+            y.chunks_exact_mut(plane.max(1))
+                .enumerate()
+                .for_each(|(i, p)| p.iter_mut().for_each(|v| *v += bias[i % m]));
         }
         Ok(vec![Tensor::from_f64(x.dtype(), &[&[n, m], &out[..]].concat(), &y)?.into()])
     }
 
     fn flops(&self, operands: &[&ValueType], _: &[ValueType]) -> Dim {
-        let weight = operands[1].as_tensor().and_then(|t| t.dims()?.get(1..).map(|d| d.iter().cloned().product::<Dim>()));
+        let weight =
+            operands[1].as_tensor().and_then(|t| t.dims()?.get(1..).map(|d| d.iter().cloned().product::<Dim>()));
         let input = operands[0].as_tensor().and_then(|t| t.shape.elements());
         weight.zip(input).map_or(Dim::constant(0), |(w, n)| n * w * 2)
     }

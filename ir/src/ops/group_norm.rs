@@ -51,7 +51,9 @@ impl OpSpec for GroupNorm {
             format!("{:?} does not split into {groups} groups of channels", x.dims())
         })?;
         let channels = x.dims()[1];
-        ensure(scale.len() == channels && bias.len() == channels, || format!("{channels} channels need as many scales"))?;
+        ensure(scale.len() == channels && bias.len() == channels, || {
+            format!("{channels} channels need as many scales")
+        })?;
         let inner: usize = x.dims()[2..].iter().product();
         let n = channels / groups * inner;
         let mut v = x.to_f64()?;

@@ -50,7 +50,11 @@ impl OpSpec for LayerNorm {
 }
 
 /// A float tensor keeps its type; `parameters` are floats that broadcast to it.
-pub(crate) fn infer_normalised(operands: &Operands<'_>, at: i64, parameters: &[usize]) -> Result<Vec<ValueType>, TypeError> {
+pub(crate) fn infer_normalised(
+    operands: &Operands<'_>,
+    at: i64,
+    parameters: &[usize],
+) -> Result<Vec<ValueType>, TypeError> {
     let x = operands.tensor(0)?;
     if !x.dtype.is_float() {
         return Err(operands.wrong(0, format!("normalisation takes floats, not {}", x.dtype)));

@@ -14,8 +14,9 @@ op! {
 
 impl OpSpec for Lrn {
     const NAME: &'static str = "lrn";
-    const SAMPLES: &'static [&'static str] =
-        &["graph @g(%x: f32[N, 7, H, 3]) { %y = lrn(%x) {size = 4, alpha = 0.001, beta = 0.75, bias = 1.0} return %y }"];
+    const SAMPLES: &'static [&'static str] = &[
+        "graph @g(%x: f32[N, 7, H, 3]) { %y = lrn(%x) {size = 4, alpha = 0.001, beta = 0.75, bias = 1.0} return %y }",
+    ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
         operands.arity(1, 1)?;

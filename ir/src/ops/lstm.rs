@@ -41,7 +41,11 @@ impl OpSpec for Lstm {
         let hidden = layer.hidden;
         let peepholes = floats(operands, 7)?.unwrap_or_else(|| vec![0.0; directions * 3 * hidden]);
         super::operand::ensure(peepholes.len() == directions * 3 * hidden, || "peepholes are [D, 3H]".into())?;
-        let cell = Cell { op: self, hidden, activations: recurrent::activations(&self.activations, &self.alphas, &self.betas) };
+        let cell = Cell {
+            op: self,
+            hidden,
+            activations: recurrent::activations(&self.activations, &self.alphas, &self.betas),
+        };
         let out = layer.run(self.direction, states, |d, b, t, states| {
             let mut sums = layer.input_product(d, t, b, 4 * hidden);
             let from_state = layer.state_product(d, 4 * hidden, 0, 4 * hidden, &states[0]);

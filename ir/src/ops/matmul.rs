@@ -26,21 +26,7 @@ impl OpSpec for MatMul {
         if a.dtype != b.dtype || matches!(a.dtype, DType::Bool | DType::Str) {
             return Err(operands.wrong(1, format!("{} times {} is not defined", a.dtype, b.dtype)));
         }
-        let (Some(da), Some(db)) = (a.dims(), b.dims()) else {
-            return Ok(vec![TensorType::unranked(a.dtype).into()]);
-        };
-        if da.is_empty() || db.is_empty() {
-            return Err(operands.wrong(usize::from(!da.is_empty()), "a scalar cannot be multiplied as a matrix"));
-        }
-        let k = if db.len() == 1 { &db[0] } else { &db[db.len() - 2] };
-        operands.assume_same(&da[da.len() - 1], k)?;
-        let lead = |d: &[Dim]| Shape::Ranked(d[..d.len().saturating_sub(2)].to_vec());
-        let Shape::Ranked(mut out) = operands.broadcast(&[&lead(da), &lead(db)])? else {
-            return Ok(vec![TensorType::unranked(a.dtype).into()]);
-        };
-        out.extend(da.len().checked_sub(2).map(|i| da[i].clone()));
-        out.extend((db.len() > 1).then(|| db[db.len() - 1].clone()));
-        Ok(vec![TensorType { dtype: a.dtype, shape: Shape::Ranked(out) }.into()])
+        Ok(vec![TensorType { dtype: a.dtype, shape: product_shape(operands)? }.into()])
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
@@ -75,6 +61,25 @@ impl OpSpec for MatMul {
     fn tolerance(&self, dtype: DType) -> Tolerance {
         Tolerance::roundings(dtype, 16.0)
     }
+}
+
+/// Dimensions of the product of operands 0 and 1.
+pub(super) fn product_shape(operands: &Operands<'_>) -> Result<Shape, TypeError> {
+    let (Some(da), Some(db)) = (operands.dims(0)?, operands.dims(1)?) else {
+        return Ok(Shape::Unranked);
+    };
+    if da.is_empty() || db.is_empty() {
+        return Err(operands.wrong(usize::from(!da.is_empty()), "a scalar cannot be multiplied as a matrix"));
+    }
+    let k = if db.len() == 1 { &db[0] } else { &db[db.len() - 2] };
+    operands.assume_same(&da[da.len() - 1], k)?;
+    let lead = |d: &[Dim]| Shape::Ranked(d[..d.len().saturating_sub(2)].to_vec());
+    let Shape::Ranked(mut out) = operands.broadcast(&[&lead(da), &lead(db)])? else {
+        return Ok(Shape::Unranked);
+    };
+    out.extend(da.len().checked_sub(2).map(|i| da[i].clone()));
+    out.extend((db.len() > 1).then(|| db[db.len() - 1].clone()));
+    Ok(Shape::Ranked(out))
 }
 
 /// The product of each pair of matrices; `ia` and `ib` say which.

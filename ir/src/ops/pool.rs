@@ -103,7 +103,8 @@ impl OpSpec for Pool {
         ensure(x.rank() > 2, || format!("{:?} has no spatial dimension", x.dims()))?;
         let axes = self.window().axes(&x.dims()[2..])?;
         let all = three(&axes)?;
-        let (image, plane) = (all.iter().map(|a| a.input).product::<usize>(), all.iter().map(|a| a.output).product::<usize>());
+        let (image, plane) =
+            (all.iter().map(|a| a.input).product::<usize>(), all.iter().map(|a| a.output).product::<usize>());
         let outer: usize = x.dims()[..2].iter().product();
         let xs = x.to_f64()?;
         let p = self.p.unwrap_or(2) as f64;

@@ -131,7 +131,13 @@ pub(crate) struct Outputs {
 
 impl Layer {
     /// Reads operands 0 to 4, checking that they fit.
-    pub fn read(name: &str, operands: &[&Datum], gates: usize, directions: usize, batch_first: bool) -> Result<Layer, EvalError> {
+    pub fn read(
+        name: &str,
+        operands: &[&Datum],
+        gates: usize,
+        directions: usize,
+        batch_first: bool,
+    ) -> Result<Layer, EvalError> {
         let (x, w, r) = (tensor(name, operands, 0)?, tensor(name, operands, 1)?, tensor(name, operands, 2)?);
         let ([s, b, input], [wd, rows, k], [rd, r_rows, hidden]) = (x.dims(), w.dims(), r.dims()) else {
             return Err(EvalError::Invalid("a sequence and its weights have rank 3".into()));

@@ -123,7 +123,9 @@ impl Resize {
             Coordinates::CropAndResize => start * last + o * (end - start) * last / (length - 1.0),
             Coordinates::PytorchHalfPixel if length == 1.0 => -0.5,
             Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => (o + 0.5) / scale - 0.5,
-            Coordinates::HalfPixelSymmetric => input as f64 / 2.0 * (1.0 - output as f64 / length) + (o + 0.5) / scale - 0.5,
+            Coordinates::HalfPixelSymmetric => {
+                input as f64 / 2.0 * (1.0 - output as f64 / length) + (o + 0.5) / scale - 0.5
+            }
             Coordinates::HalfPixelFloor => (o + 0.5) / scale,
         };
         let one = |o: usize| {

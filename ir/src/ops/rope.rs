@@ -32,8 +32,12 @@ impl OpSpec for Rope {
         let width = match x.dims() {
             Some([_, _, _, d]) => Some(d.clone()),
             Some([_, _, w]) => {
-                let heads = self.heads.filter(|h| *h > 0).ok_or_else(|| operands.wrong(0, "rank 3 needs a number of heads"))?;
-                Some(w.exact_div(&Dim::constant(heads)).ok_or_else(|| operands.wrong(0, format!("{w} is not {heads} heads")))?)
+                let heads =
+                    self.heads.filter(|h| *h > 0).ok_or_else(|| operands.wrong(0, "rank 3 needs a number of heads"))?;
+                Some(
+                    w.exact_div(&Dim::constant(heads))
+                        .ok_or_else(|| operands.wrong(0, format!("{w} is not {heads} heads")))?,
+                )
             }
             Some(_) => return Err(operands.wrong(0, "it has neither rank 3 nor 4")),
             None => None,

@@ -72,7 +72,8 @@ impl Window<'_> {
         let pads = if self.same.is_some() { 2 * spatial } else { self.pads.len() };
         let lengths = [self.kernel.len(), self.strides.len(), self.dilations.len()];
         if lengths.iter().any(|n| *n != spatial) || pads != 2 * spatial {
-            let found = format!("{} kernel, {} strides, {} dilations and {pads} pads", lengths[0], lengths[1], lengths[2]);
+            let found =
+                format!("{} kernel, {} strides, {} dilations and {pads} pads", lengths[0], lengths[1], lengths[2]);
             return Err(TypeError::Invalid(format!("{spatial} spatial dimensions do not fit {found}")));
         }
         if self.strides.iter().chain(self.dilations).any(|n| *n < 1) {

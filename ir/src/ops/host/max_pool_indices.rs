@@ -1,4 +1,4 @@
-use super::{Datum, Dim, DType, EvalError, OpSpec, Operands, Tolerance, TypeError, ValueType};
+use super::{DType, Datum, Dim, EvalError, OpSpec, Operands, Tolerance, TypeError, ValueType};
 use crate::op;
 use crate::ops::operand::{ensure, tensor};
 use crate::ops::pool::{result_shape, visit, window};
@@ -43,7 +43,8 @@ impl OpSpec for MaxPoolIndices {
         ensure(x.rank() > 2, || format!("{:?} has no spatial dimension", x.dims()))?;
         let axes = self.window().axes(&x.dims()[2..])?;
         let all = three(&axes)?;
-        let (image, plane) = (all.iter().map(|a| a.input).product::<usize>(), all.iter().map(|a| a.output).product::<usize>());
+        let (image, plane) =
+            (all.iter().map(|a| a.input).product::<usize>(), all.iter().map(|a| a.output).product::<usize>());
         let outer: usize = x.dims()[..2].iter().product();
         let xs = x.to_f64()?;
         let mut from = vec![None; outer * plane];
@@ -70,7 +71,8 @@ impl OpSpec for MaxPoolIndices {
             }
             to
         };
-        let indices: Vec<i64> = from.iter().map(|at| if self.column_major { column_major(*at) } else { *at } as i64).collect();
+        let indices: Vec<i64> =
+            from.iter().map(|at| if self.column_major { column_major(*at) } else { *at } as i64).collect();
         Ok(vec![y.into(), Tensor::from_slice(&dims, &indices)?.into()])
     }
 
