@@ -1,1 +1,3 @@
 //! FastInference: compile ONNX models to plans and run them.
+
+pub mod cases;
