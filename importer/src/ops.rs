@@ -2,14 +2,21 @@
 //!
 //! A handler looks at [`NodeCx::opset`](crate::node::NodeCx::opset) where versions of an operator differ.
 
+mod cast;
+mod constant;
 mod data_cut;
 mod data_fill;
 mod data_order;
 mod elementwise_binary;
+mod elementwise_unary;
 mod index_gather;
 mod index_select;
 mod matmul;
+mod reduce;
+mod shape_arrange;
 mod shape_reshape;
+mod shape_size;
+mod softmax;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -22,14 +29,21 @@ pub(crate) type Table = &'static [(&'static str, &'static str, Handler)];
 // One line per file, so that lines can be added side by side.
 #[rustfmt::skip]
 const TABLES: &[Table] = &[
+    cast::TABLE,
+    constant::TABLE,
     data_cut::TABLE,
     data_fill::TABLE,
     data_order::TABLE,
     elementwise_binary::TABLE,
+    elementwise_unary::TABLE,
     index_gather::TABLE,
     index_select::TABLE,
     matmul::TABLE,
+    reduce::TABLE,
+    shape_arrange::TABLE,
     shape_reshape::TABLE,
+    shape_size::TABLE,
+    softmax::TABLE,
 ];
 
 static HANDLERS: LazyLock<HashMap<(&'static str, &'static str), Handler>> = LazyLock::new(|| {

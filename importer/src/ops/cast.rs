@@ -7,10 +7,7 @@ use ir::ops::Cast;
 use super::Table;
 use crate::node::{NodeCx, NodeError};
 
-pub(super) const TABLE: Table = &[
-    ("", "Cast", cast),
-    ("", "CastLike", cast_like),
-];
+pub(super) const TABLE: Table = &[("", "Cast", cast), ("", "CastLike", cast_like)];
 
 /// Before version 6 the type is a word: `FLOAT`.
 fn cast(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {

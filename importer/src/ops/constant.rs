@@ -8,11 +8,8 @@ use ir::tensor::Tensor;
 use super::Table;
 use crate::node::{NodeCx, NodeError};
 
-pub(super) const TABLE: Table = &[
-    ("", "Constant", constant),
-    ("", "Dropout", dropout),
-    ("", "Identity", |cx| Ok(vec![cx.input(0)?])),
-];
+pub(super) const TABLE: Table =
+    &[("", "Constant", constant), ("", "Dropout", dropout), ("", "Identity", |cx| Ok(vec![cx.input(0)?]))];
 
 fn constant(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let tensor = tensor(cx)?.ok_or_else(|| NodeError::wrong("it has no value"))?;
@@ -62,7 +59,8 @@ fn dropout(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
         return Ok(vec![x]);
     }
     // True everywhere, whatever the elements are.
-    let (equal, unequal) = (cx.push(Compare { f: CompareFn::Eq }, &[x, x])?, cx.push(Compare { f: CompareFn::Ne }, &[x, x])?);
+    let (equal, unequal) =
+        (cx.push(Compare { f: CompareFn::Eq }, &[x, x])?, cx.push(Compare { f: CompareFn::Ne }, &[x, x])?);
     let mut mask = cx.push(Binary { f: BinaryFn::Or }, &[equal, unequal])?;
     if cx.opset() < 10 {
         let to = cx.dtype(x)?;

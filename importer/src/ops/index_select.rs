@@ -23,7 +23,8 @@ pub(super) const TABLE: Table = &[
 
 fn arg_reduce(cx: &mut NodeCx<'_>, f: ArgFn) -> Result<Vec<Value>, NodeError> {
     let keep = cx.attr_bool("keepdims", true)?;
-    let op = ArgReduce { f, axis: cx.attr_i64("axis", 0)?, keep, select_last: cx.attr_bool("select_last_index", false)? };
+    let op =
+        ArgReduce { f, axis: cx.attr_i64("axis", 0)?, keep, select_last: cx.attr_bool("select_last_index", false)? };
     cx.one(op, &[cx.input(0)?])
 }
 

@@ -6,11 +6,7 @@ use ir::ops::{Concat, Gather, Transpose};
 use super::Table;
 use crate::node::{NodeCx, NodeError};
 
-pub(super) const TABLE: Table = &[
-    ("", "Concat", concat),
-    ("", "Gather", gather),
-    ("", "Transpose", transpose),
-];
+pub(super) const TABLE: Table = &[("", "Concat", concat), ("", "Gather", gather), ("", "Transpose", transpose)];
 
 /// Version 1 has a default axis.
 fn concat(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {

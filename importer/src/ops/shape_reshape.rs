@@ -8,12 +8,8 @@ use ir::ops::host::{ReshapeTo, SqueezeBy, UnsqueezeBy};
 use super::Table;
 use crate::node::{NodeCx, NodeError};
 
-pub(super) const TABLE: Table = &[
-    ("", "Flatten", flatten),
-    ("", "Reshape", reshape),
-    ("", "Squeeze", squeeze),
-    ("", "Unsqueeze", unsqueeze),
-];
+pub(super) const TABLE: Table =
+    &[("", "Flatten", flatten), ("", "Reshape", reshape), ("", "Squeeze", squeeze), ("", "Unsqueeze", unsqueeze)];
 
 /// Before version 5 the shape is an attribute.
 fn reshape(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {

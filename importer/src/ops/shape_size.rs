@@ -6,10 +6,7 @@ use ir::ops::{Reduce, ReduceFn, ShapeOf, Slice};
 use super::Table;
 use crate::node::{NodeCx, NodeError};
 
-pub(super) const TABLE: Table = &[
-    ("", "Shape", shape),
-    ("", "Size", size),
-];
+pub(super) const TABLE: Table = &[("", "Shape", shape), ("", "Size", size)];
 
 /// From version 15 on, `start` and `end` cut a part out.
 fn shape(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {

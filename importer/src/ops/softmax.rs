@@ -7,10 +7,7 @@ use ir::ops::{Reshape, Softmax};
 use super::Table;
 use crate::node::{NodeCx, NodeError};
 
-pub(super) const TABLE: Table = &[
-    ("", "LogSoftmax", |cx| softmax(cx, true)),
-    ("", "Softmax", |cx| softmax(cx, false)),
-];
+pub(super) const TABLE: Table = &[("", "LogSoftmax", |cx| softmax(cx, true)), ("", "Softmax", |cx| softmax(cx, false))];
 
 /// Before version 13 all dimensions from `axis` on are normalised together.
 fn softmax(cx: &mut NodeCx<'_>, log: bool) -> Result<Vec<Value>, NodeError> {
