@@ -1,0 +1,194 @@
+//! `transpose`, `expand`, `slice`, `concat` and `gather`: elements move, nothing is computed.
+
+use crate::kernel::{Call, Chosen, Kernel, Types, grain, movable};
+use crate::kernels::concat::{Part, concat as join};
+use crate::kernels::dims::{Dims, broadcast_strides};
+use crate::kernels::gather::{GatherShape, gather as gather_rows};
+use crate::kernels::transpose::View as Strided;
+use ir::DType;
+use ir::ops::{Concat, EvalError, Gather, Transpose};
+use smallvec::SmallVec;
+
+/// Bytes below which threads are not worth waking.
+const LEAST_BYTES: usize = 1 << 16;
+
+fn whole(types: &Types<'_>) -> Option<usize> {
+    types.row_major().then(|| movable(types.outs[0].dtype))?
+}
+
+/// Copies a strided view of operand 0 into result 0.
+fn copy(call: &mut Call<'_, '_>, view: &Strided, width: usize) {
+    let x = call.input(0);
+    let (unit, total) = (view.unit(), view.len());
+    if total == 0 {
+        return;
+    }
+    let chunk = grain(total, call.pool.threads(), unit, LEAST_BYTES / width);
+    call.pool.chunks_mut(call.outs[0].bytes, chunk * width, |i, to| view.copy(width, x.bytes, to, i * chunk));
+}
+
+struct TransposeKernel {
+    perm: SmallVec<[usize; 8]>,
+    width: usize,
+}
+
+pub(super) fn transpose(op: &Transpose, types: &Types<'_>) -> Chosen {
+    let width = whole(types)?;
+    Some(Box::new(TransposeKernel { perm: op.perm.iter().map(|p| *p as usize).collect(), width }))
+}
+
+impl Kernel for TransposeKernel {
+    fn name(&self) -> &'static str {
+        "transpose"
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        let view = Strided::transposed(call.input(0).dims, &self.perm);
+        copy(call, &view, self.width);
+        Ok(())
+    }
+}
+
+struct ExpandKernel {
+    width: usize,
+}
+
+pub(super) fn expand(types: &Types<'_>) -> Chosen {
+    Some(Box::new(ExpandKernel { width: whole(types)? }))
+}
+
+impl Kernel for ExpandKernel {
+    fn name(&self) -> &'static str {
+        "expand"
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        let dims = call.outs[0].dims;
+        let strides: SmallVec<[isize; 8]> =
+            broadcast_strides(call.input(0).dims, dims).iter().map(|s| *s as isize).collect();
+        let view = Strided::new(dims, &strides, 0);
+        copy(call, &view, self.width);
+        Ok(())
+    }
+}
+
+struct ConcatKernel {
+    axis: i64,
+    width: usize,
+}
+
+pub(super) fn concat(op: &Concat, types: &Types<'_>) -> Chosen {
+    Some(Box::new(ConcatKernel { axis: op.axis, width: whole(types)? }))
+}
+
+impl Kernel for ConcatKernel {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        let dims = call.outs[0].dims;
+        let at = self.axis.rem_euclid(dims.len() as i64) as usize;
+        let stride = |dims: &[usize]| dims[at..].iter().product::<usize>() * self.width;
+        let parts: SmallVec<[Part<'_>; 8]> =
+            call.ins.iter().flatten().map(|v| Part { bytes: v.bytes, stride: stride(v.dims) }).collect();
+        let unit = stride(dims);
+        if unit == 0 || call.outs[0].bytes.is_empty() {
+            return Ok(());
+        }
+        let chunk = grain(call.outs[0].bytes.len(), call.pool.threads(), unit, LEAST_BYTES);
+        call.pool.chunks_mut(call.outs[0].bytes, chunk, |i, to| join(&parts, to, i * chunk / unit));
+        Ok(())
+    }
+}
+
+struct GatherKernel {
+    axis: i64,
+    width: usize,
+}
+
+pub(super) fn gather(op: &Gather, types: &Types<'_>) -> Chosen {
+    Some(Box::new(GatherKernel { axis: op.axis, width: whole(types)? }))
+}
+
+impl Kernel for GatherKernel {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        let (x, indices) = (call.input(0), call.input(1));
+        let at = self.axis.rem_euclid(x.dims.len() as i64) as usize;
+        let row_bytes = x.dims[at + 1..].iter().product::<usize>() * self.width;
+        let shape = GatherShape { size: x.dims[at], row_bytes };
+        let to = &mut *call.outs[0].bytes;
+        if to.is_empty() {
+            return Ok(());
+        }
+        match indices.dtype {
+            DType::I32 => gather_rows(shape, x.bytes, indices.as_slice::<i32>(), to, 0),
+            _ => gather_rows(shape, x.bytes, indices.as_slice::<i64>(), to, 0),
+        }
+        .map_err(|e| EvalError::Invalid(e.to_string()))
+    }
+}
+
+/// A kernel that copies its operand as it is; for graph outputs that are views of something else.
+pub(crate) struct CopyKernel;
+
+impl Kernel for CopyKernel {
+    fn name(&self) -> &'static str {
+        "copy"
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        call.outs[0].bytes.copy_from_slice(call.input(0).bytes);
+        Ok(())
+    }
+}
+
+/// Slices with constant bounds; bounds are read off the shapes when there is one axis, so symbols need no evaluation.
+pub(super) struct SliceKernel {
+    axes: SmallVec<[usize; 4]>,
+    starts: SmallVec<[ir::Dim; 4]>,
+    ends: SmallVec<[ir::Dim; 4]>,
+    steps: SmallVec<[i64; 4]>,
+    width: usize,
+}
+
+pub(super) fn slice(op: &ir::ops::Slice, types: &Types<'_>) -> Chosen {
+    let rank = types.ins[0]?.dims()?.len();
+    let constant = |d: &ir::Dim| d.as_const().is_some();
+    if !op.starts.iter().chain(&op.ends).all(constant) {
+        return None;
+    }
+    Some(Box::new(SliceKernel {
+        axes: op.axes.iter().map(|a| a.rem_euclid(rank as i64) as usize).collect(),
+        starts: op.starts.iter().cloned().collect(),
+        ends: op.ends.iter().cloned().collect(),
+        steps: op.steps.iter().copied().collect(),
+        width: whole(types)?,
+    }))
+}
+
+impl Kernel for SliceKernel {
+    fn name(&self) -> &'static str {
+        "slice"
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        let dims = call.input(0).dims;
+        let mut starts: Dims = SmallVec::from_elem(0, dims.len());
+        let mut steps: SmallVec<[isize; 8]> = SmallVec::from_elem(1, dims.len());
+        for (i, at) in self.axes.iter().enumerate() {
+            let n = ir::Dim::from(dims[*at]);
+            let (start, _) = ir::ops::Slice::extent(&n, &self.starts[i], &self.ends[i], self.steps[i])
+                .expect("constant bounds have an extent");
+            starts[*at] = start.as_const().and_then(|s| usize::try_from(s).ok()).unwrap_or(0);
+            steps[*at] = self.steps[i] as isize;
+        }
+        let view = Strided::sliced(dims, &starts, &steps, call.outs[0].dims);
+        copy(call, &view, self.width);
+        Ok(())
+    }
+}
