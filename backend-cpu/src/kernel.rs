@@ -3,7 +3,7 @@
 use crate::kernels::element::Element;
 use crate::kernels::pool::Pool;
 use ir::ops::EvalError;
-use ir::{DType, TensorType};
+use ir::{DType, Dim, TensorType};
 use plan::Layout;
 
 /// A tensor that a kernel reads.
@@ -49,6 +49,8 @@ pub struct Call<'c, 'a> {
     pub ins: &'c [Option<View<'a>>],
     /// Results.
     pub outs: &'c mut [ViewMut<'a>],
+    /// Values of [`Kernel::numbers`].
+    pub numbers: &'c [i64],
     /// At least [`Kernel::scratch_words`] words of arbitrary content.
     pub scratch: &'c mut [u64],
 }
@@ -72,6 +74,11 @@ pub struct CallDims<'c> {
 pub trait Kernel: Send + Sync {
     /// For `inspect` and `run --profile`.
     fn name(&self) -> &'static str;
+
+    /// Expressions over the symbols whose values a call needs.
+    fn numbers(&self) -> Vec<Dim> {
+        vec![]
+    }
 
     /// Words of scratch that a call with these dimensions needs.
     fn scratch_words(&self, _pool: &Pool, _dims: &CallDims<'_>) -> usize {

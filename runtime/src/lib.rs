@@ -1,3 +1,6 @@
 //! Runs plans through traits: sessions, text, sampling.
 
+pub mod backend;
 pub mod text;
+
+pub use backend::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime, Weights};

@@ -143,6 +143,23 @@ impl Pool {
         });
     }
 
+    /// As [`Pool::chunks_mut`]; each thread gets its own equal part of `scratch`.
+    pub fn chunks_scratch<T: Send, S: Send>(
+        &self,
+        data: &mut [T],
+        chunk: usize,
+        scratch: &mut [S],
+        task: impl Fn(&mut [S], usize, &mut [T]) + Sync,
+    ) {
+        let (len, chunk) = (data.len(), chunk.max(1));
+        let data = SharedMut::new(data);
+        self.run_scratch(len.div_ceil(chunk), scratch, |scratch, (), index| {
+            let start = index * chunk;
+            // SAFETY: `run_scratch` gives each index once, and chunks of different indices are disjoint.
+            task(scratch, index, unsafe { data.slice(start, chunk.min(len - start)) });
+        });
+    }
+
     /// Cuts each matrix of `out` into tiles of at most `tile` rows and columns and calls `task` for each one;
     /// tiles of a row of tiles come one after the other. Scratch and state as in [`Pool::run_scratch`].
     pub fn tiles<E: Send, S: Send, T: Default>(

@@ -147,28 +147,22 @@ impl Kernel for CopyKernel {
     }
 }
 
-/// Slices with constant bounds; bounds are read off the shapes when there is one axis, so symbols need no evaluation.
-pub(super) struct SliceKernel {
+/// Slices; where each axis starts is a number of the call, how far it goes is the result's shape.
+struct SliceKernel {
     axes: SmallVec<[usize; 4]>,
-    starts: SmallVec<[ir::Dim; 4]>,
-    ends: SmallVec<[ir::Dim; 4]>,
+    starts: Vec<ir::Dim>,
     steps: SmallVec<[i64; 4]>,
     width: usize,
 }
 
 pub(super) fn slice(op: &ir::ops::Slice, types: &Types<'_>) -> Chosen {
-    let rank = types.ins[0]?.dims()?.len();
-    let constant = |d: &ir::Dim| d.as_const().is_some();
-    if !op.starts.iter().chain(&op.ends).all(constant) {
-        return None;
-    }
-    Some(Box::new(SliceKernel {
-        axes: op.axes.iter().map(|a| a.rem_euclid(rank as i64) as usize).collect(),
-        starts: op.starts.iter().cloned().collect(),
-        ends: op.ends.iter().cloned().collect(),
-        steps: op.steps.iter().copied().collect(),
-        width: whole(types)?,
-    }))
+    let dims = types.ins[0]?.dims()?;
+    let axes: SmallVec<[usize; 4]> = op.axes.iter().map(|a| a.rem_euclid(dims.len() as i64) as usize).collect();
+    let start = |(i, at): (usize, &usize)| {
+        Some(ir::ops::Slice::extent(&dims[*at], &op.starts[i], &op.ends[i], op.steps[i])?.0)
+    };
+    let starts: Option<Vec<ir::Dim>> = axes.iter().enumerate().map(start).collect();
+    Some(Box::new(SliceKernel { starts: starts?, steps: op.steps.iter().copied().collect(), width: whole(types)?, axes }))
 }
 
 impl Kernel for SliceKernel {
@@ -176,16 +170,20 @@ impl Kernel for SliceKernel {
         "slice"
     }
 
+    fn numbers(&self) -> Vec<ir::Dim> {
+        self.starts.clone()
+    }
+
     fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
         let dims = call.input(0).dims;
         let mut starts: Dims = SmallVec::from_elem(0, dims.len());
         let mut steps: SmallVec<[isize; 8]> = SmallVec::from_elem(1, dims.len());
         for (i, at) in self.axes.iter().enumerate() {
-            let n = ir::Dim::from(dims[*at]);
-            let (start, _) = ir::ops::Slice::extent(&n, &self.starts[i], &self.ends[i], self.steps[i])
-                .expect("constant bounds have an extent");
-            starts[*at] = start.as_const().and_then(|s| usize::try_from(s).ok()).unwrap_or(0);
+            starts[*at] = usize::try_from(call.numbers[i]).unwrap_or(0);
             steps[*at] = self.steps[i] as isize;
+        }
+        if call.outs[0].bytes.is_empty() {
+            return Ok(());
         }
         let view = Strided::sliced(dims, &starts, &steps, call.outs[0].dims);
         copy(call, &view, self.width);

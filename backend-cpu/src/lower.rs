@@ -1,0 +1,37 @@
+//! Chooses a kernel for each operator: one file per family, one line per operator here.
+
+mod elementwise;
+mod linear;
+mod movement;
+mod numbers;
+mod reduce;
+mod rows;
+
+pub(crate) use movement::CopyKernel;
+
+use crate::kernel::{Chosen, Types};
+use ir::{CoreOp, Op};
+
+/// The kernel for an operator with operands and results of these types; `None` leaves it to the reference evaluation.
+pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
+    let Op::CoreOp(op) = op else { return None };
+    match op {
+        CoreOp::Binary(op) => elementwise::binary(op, types),
+        CoreOp::Cast(op) => elementwise::cast(op, types),
+        CoreOp::Compare(op) => elementwise::compare(op, types),
+        CoreOp::Concat(op) => movement::concat(op, types),
+        CoreOp::Dims(op) => numbers::dims(op),
+        CoreOp::Expand(_) => movement::expand(types),
+        CoreOp::Gather(op) => movement::gather(op, types),
+        CoreOp::Linear(op) => linear::linear(op, types),
+        CoreOp::Reduce(op) => reduce::reduce(op, types),
+        CoreOp::Reshape(_) => types.row_major().then(|| Box::new(CopyKernel) as _),
+        CoreOp::Select(_) => elementwise::select(types),
+        CoreOp::ShapeOf(_) => numbers::shape_of(types),
+        CoreOp::Slice(op) => movement::slice(op, types),
+        CoreOp::Softmax(op) => rows::softmax(op, types),
+        CoreOp::Transpose(op) => movement::transpose(op, types),
+        CoreOp::Unary(op) => elementwise::unary(op, types),
+        _ => None,
+    }
+}

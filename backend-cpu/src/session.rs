@@ -1,0 +1,573 @@
+//! A session: working memory for one plan, and the loop that runs its steps.
+
+use crate::arena::{Part, Regions, Slice};
+use crate::control;
+use crate::kernel::{Call, CallDims, View, ViewMut};
+use crate::kernels::dims::Dims;
+use crate::kernels::pool::Pool;
+use crate::program::{Instr, Operand, Program, Source, fact};
+use ir::eval::GraphError;
+use ir::ops::{EvalError, Fact, Operands};
+use ir::tensor::Memory;
+use ir::{DType, Datum, Dim, Tensor, TensorType, ValueType};
+use runtime::{RunError, StepTime};
+use smallvec::SmallVec;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Values of the symbols, in the order they were bound.
+#[derive(Clone, Default)]
+pub(crate) struct Symbols(pub(crate) Vec<(Arc<str>, i64)>);
+
+impl Symbols {
+    pub(crate) fn get(&self, name: &str) -> Option<i64> {
+        self.0.iter().find(|(s, _)| &**s == name).map(|(_, n)| *n)
+    }
+
+    pub(crate) fn eval(&self, d: &Dim) -> Result<i64, EvalError> {
+        Ok(d.eval(&|s| self.get(s))?)
+    }
+
+    fn size(&self, d: &Dim) -> Result<usize, EvalError> {
+        let n = self.eval(d)?;
+        usize::try_from(n).map_err(|_| EvalError::Invalid(format!("the size {d} is {n}")))
+    }
+
+    fn dims(&self, ty: &TensorType, into: &mut Dims) -> Result<(), EvalError> {
+        into.clear();
+        for d in ty.dims().unwrap_or_default() {
+            into.push(self.size(d)?);
+        }
+        Ok(())
+    }
+
+    /// Binds the late symbols of a type to a value that now exists.
+    fn learn(&mut self, ty: &ValueType, dims: &[usize]) {
+        for (d, n) in ty.as_tensor().and_then(TensorType::dims).unwrap_or_default().iter().zip(dims) {
+            if let Some(s) = d.as_sym().filter(|s| self.get(s).is_none()) {
+                self.0.push((s.into(), *n as i64));
+            }
+        }
+    }
+}
+
+/// Sizes of one step under the current binding.
+#[derive(Default)]
+struct StepSizes {
+    ins: SmallVec<[Dims; 4]>,
+    outs: SmallVec<[Dims; 2]>,
+    in_offsets: SmallVec<[usize; 4]>,
+    out_offsets: SmallVec<[usize; 2]>,
+    numbers: SmallVec<[i64; 4]>,
+    scratch: usize,
+}
+
+/// Working memory of one program.
+pub(crate) struct Frame {
+    regions: Regions,
+    offsets: Vec<usize>,
+    pub(crate) symbols: Symbols,
+    /// How many symbols the inputs (and the surroundings) bind; those after them are late.
+    bound: usize,
+    sizes: Vec<StepSizes>,
+    slots: Vec<Option<Datum>>,
+    results: Vec<Datum>,
+    scratch: Vec<u64>,
+    /// One frame per body, made when it first runs.
+    pub(crate) bodies: Vec<Vec<Option<Box<Frame>>>>,
+    times: Option<Vec<(u64, Duration)>>,
+    fresh: bool,
+}
+
+impl Frame {
+    pub(crate) fn new(program: &Program) -> Frame {
+        Frame {
+            regions: Regions::new(1 + program.outputs.len()),
+            offsets: vec![],
+            symbols: Symbols::default(),
+            bound: 0,
+            sizes: program.steps.iter().map(|_| StepSizes::default()).collect(),
+            slots: vec![None; program.entry.slots as usize],
+            results: Vec::with_capacity(program.outputs.len()),
+            scratch: vec![],
+            bodies: program.steps.iter().map(|s| s.bodies.iter().map(|_| None).collect()).collect(),
+            times: None,
+            fresh: true,
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let bodies = self.bodies.iter().flatten().flatten().map(|f| f.memory_bytes()).sum::<usize>();
+        self.regions.bytes() + self.scratch.len() * 8 + bodies
+    }
+
+    pub(crate) fn set_profiling(&mut self, on: bool) {
+        self.times = on.then(|| vec![(0, Duration::ZERO); self.sizes.len()]);
+        self.bodies.iter_mut().flatten().flatten().for_each(|f| f.set_profiling(on));
+    }
+
+    pub(crate) fn profile(&self, program: &Program, into: &mut Vec<StepTime>) {
+        for (i, instr) in program.steps.iter().enumerate() {
+            if let Some((calls, time)) = self.times.as_ref().map(|t| t[i]) {
+                into.push(StepTime { step: instr.step.clone(), calls, time });
+            }
+            for ((_, body), frame) in instr.bodies.iter().zip(&self.bodies[i]) {
+                if let Some(frame) = frame {
+                    frame.profile(body, into);
+                }
+            }
+        }
+    }
+
+    /// Runs the program. `outer` are symbols that the surroundings of a body have bound.
+    pub(crate) fn run(
+        &mut self,
+        program: &Program,
+        pool: &Pool,
+        inputs: &[Datum],
+        outer: &Symbols,
+    ) -> Result<&[Datum], RunError> {
+        self.results.clear();
+        self.slots.iter_mut().for_each(|s| *s = None);
+        self.bind(program, pool, inputs, outer)?;
+        self.reserve_outputs(program)?;
+        for at in 0..program.steps.len() {
+            let started = self.times.is_some().then(Instant::now);
+            self.step(program, at, pool, inputs).map_err(|source| failed(&program.steps[at], source))?;
+            if let (Some(started), Some(times)) = (started, &mut self.times) {
+                times[at].0 += 1;
+                times[at].1 += started.elapsed();
+            }
+            for slot in &program.steps[at].frees {
+                self.slots[*slot] = None;
+            }
+        }
+        self.collect(program, inputs)?;
+        Ok(&self.results)
+    }
+
+    /// Binds the symbols to the inputs; when any changed, lays out the arena and computes every step's sizes.
+    fn bind(&mut self, program: &Program, pool: &Pool, inputs: &[Datum], outer: &Symbols) -> Result<(), RunError> {
+        let ports = &program.entry.inputs;
+        if inputs.len() != ports.len() {
+            return Err(GraphError::Inputs { expected: ports.len(), found: inputs.len() }.into());
+        }
+        self.symbols.0.truncate(self.bound);
+        let mut changed = std::mem::take(&mut self.fresh);
+        let count = outer.0.len() + program.binders.len();
+        if self.symbols.0.len() != count {
+            self.symbols.0.clear();
+            self.symbols.0.extend(outer.0.iter().cloned());
+            self.symbols.0.extend(program.binders.iter().map(|(_, _, s)| (s.clone(), -1)));
+            changed = true;
+        }
+        for (at, (name, n)) in outer.0.iter().enumerate() {
+            let known = &mut self.symbols.0[at];
+            if known.1 != *n || known.0 != *name {
+                *known = (name.clone(), *n);
+                changed = true;
+            }
+        }
+        for (at, (input, axis, _)) in program.binders.iter().enumerate() {
+            let n = inputs[*input].as_tensor().and_then(|t| t.dims().get(*axis)).map_or(0, |n| *n as i64);
+            let known = &mut self.symbols.0[outer.0.len() + at];
+            changed |= known.1 != n;
+            known.1 = n;
+        }
+        self.bound = count;
+        let checked = self.check_inputs(program, inputs);
+        if checked.is_err() {
+            self.fresh = true;
+        }
+        checked?;
+        if changed {
+            let laid = self.lay_out(program, pool);
+            if laid.is_err() {
+                self.fresh = true;
+            }
+            laid?;
+        }
+        Ok(())
+    }
+
+    fn check_inputs(&self, program: &Program, inputs: &[Datum]) -> Result<(), RunError> {
+        for (port, datum) in program.entry.inputs.iter().zip(inputs) {
+            let fits = match (&port.ty, datum) {
+                (ValueType::Tensor(ty), Datum::Tensor(t)) => {
+                    let same = |(d, n): (&Dim, &usize)| self.symbols.eval(d).is_ok_and(|v| v == *n as i64);
+                    ty.dtype == t.dtype()
+                        && ty.dims().is_none_or(|dims| dims.len() == t.rank() && dims.iter().zip(t.dims()).all(same))
+                }
+                (ValueType::Tensor(_), _) => false,
+                (ValueType::Sequence(_), d) => matches!(d, Datum::Sequence(_)),
+                (ValueType::Map { .. }, d) => matches!(d, Datum::Map(_)),
+                (ValueType::Optional(_), d) => !matches!(d, Datum::Absent),
+                (ValueType::Absent, d) => matches!(d, Datum::Absent),
+            };
+            if !fits {
+                let found = ir::eval::type_of(datum).map_or_else(|| kind(datum).to_string(), |t| t.to_string());
+                let (name, expected) = (port.name.clone(), port.ty.to_string());
+                return Err(GraphError::Input { name, expected, found }.into());
+            }
+        }
+        for c in &program.constraints {
+            if let (Ok(left), Ok(right)) = (self.symbols.eval(&c.left), self.symbols.eval(&c.right)) {
+                if left != right {
+                    return Err(GraphError::Constraint { constraint: c.to_string(), left, right }.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lay_out(&mut self, program: &Program, pool: &Pool) -> Result<(), RunError> {
+        let memory = |e: String| RunError::Memory(e);
+        let total = plan::arena::layout(&program.entry, &|s| self.symbols.get(s), &mut self.offsets);
+        let total = total.map_err(|e| memory(e.to_string()))?;
+        if total > isize::MAX as usize / 2 {
+            return Err(memory(format!("{total} bytes")));
+        }
+        self.regions.reserve(0, total);
+        for (at, instr) in program.steps.iter().enumerate() {
+            if !instr.late {
+                self.size_step(instr, at, pool).map_err(|source| failed(instr, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn size_step(&mut self, instr: &Instr, at: usize, pool: &Pool) -> Result<(), EvalError> {
+        let sizes = &mut self.sizes[at];
+        sizes.ins.resize(instr.ins.len(), Dims::new());
+        sizes.outs.resize(instr.outs.len(), Dims::new());
+        sizes.in_offsets.clear();
+        sizes.out_offsets.clear();
+        sizes.numbers.clear();
+        for (o, dims) in instr.ins.iter().zip(&mut sizes.ins) {
+            if let Some(ty) = o.ty.as_tensor() {
+                self.symbols.dims(ty, dims)?;
+            }
+            sizes.in_offsets.push(self.symbols.size(&o.offset)?);
+        }
+        for (o, dims) in instr.outs.iter().zip(&mut sizes.outs) {
+            if let Some(ty) = o.ty.as_tensor() {
+                self.symbols.dims(ty, dims)?;
+            }
+            sizes.out_offsets.push(self.symbols.size(&o.offset)?);
+        }
+        for d in &instr.numbers {
+            sizes.numbers.push(self.symbols.eval(d)?);
+        }
+        if let Some(kernel) = &instr.kernel {
+            let ins: SmallVec<[Option<&[usize]>; 4]> =
+                instr.ins.iter().zip(&sizes.ins).map(|(o, d)| o.ty.as_tensor().map(|_| &d[..])).collect();
+            let outs: SmallVec<[&[usize]; 2]> = sizes.outs.iter().map(|d| &d[..]).collect();
+            sizes.scratch = kernel.scratch_words(pool, &CallDims { ins: &ins, outs: &outs });
+            if self.scratch.len() < sizes.scratch {
+                self.scratch.resize(sizes.scratch, 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn reserve_outputs(&mut self, program: &Program) -> Result<(), RunError> {
+        for (i, output) in program.outputs.iter().enumerate() {
+            let Source::Output(region) = output.source else { continue };
+            let bytes = output.ty.as_tensor().and_then(TensorType::bytes);
+            let bytes = bytes.ok_or_else(|| RunError::Memory(format!("output {i} has no size")))?;
+            let len = self.symbols.size(&bytes).map_err(|e| RunError::Memory(e.to_string()))?;
+            self.regions.reserve(1 + region, len);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, program: &Program, at: usize, pool: &Pool, inputs: &[Datum]) -> Result<(), EvalError> {
+        let instr = &program.steps[at];
+        if instr.late {
+            return self.late_step(program, at, pool, inputs);
+        }
+        match &instr.kernel {
+            Some(_) => self.kernel_step(instr, at, pool, inputs),
+            None => {
+                let results = self.evaluate(program, at, pool, inputs)?;
+                for (i, (datum, out)) in results.into_iter().zip(&instr.outs).enumerate() {
+                    self.store(out, datum, at, i)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A step whose sizes are known: views into the arena, no allocation.
+    fn kernel_step(&mut self, instr: &Instr, at: usize, pool: &Pool, inputs: &[Datum]) -> Result<(), EvalError> {
+        let kernel = instr.kernel.as_ref().expect("the caller checked");
+        let sizes = &self.sizes[at];
+        let mut parts: SmallVec<[Part; 8]> = SmallVec::new();
+        for (i, o) in instr.ins.iter().enumerate() {
+            parts.extend(self.part(o, &sizes.ins[i], sizes.in_offsets[i], false));
+        }
+        for (i, o) in instr.outs.iter().enumerate() {
+            parts.extend(self.part(o, &sizes.outs[i], sizes.out_offsets[i], true));
+        }
+        let mut slices = self.regions.split(&parts).into_iter();
+        let mut ins: SmallVec<[Option<View<'_>>; 8]> = SmallVec::new();
+        for (i, o) in instr.ins.iter().enumerate() {
+            let dims = &sizes.ins[i][..];
+            let Some(ty) = o.ty.as_tensor() else {
+                ins.push(None);
+                continue;
+            };
+            let bytes = match &o.source {
+                Source::Buffer(_) | Source::Output(_) => match slices.next() {
+                    Some(Slice::Read(bytes)) => bytes,
+                    _ => unreachable!("one read slice was asked for"),
+                },
+                Source::Input(n) => {
+                    let t = inputs[*n].as_tensor().ok_or_else(|| EvalError::Invalid("an input is no tensor".into()))?;
+                    let start = sizes.in_offsets[i];
+                    &t.bytes()[start..start + ty.dtype.bytes(dims.iter().product())]
+                }
+                Source::Weight(t) => match sizes.in_offsets[i] {
+                    0 => t.bytes(),
+                    start => &t.bytes()[start..start + ty.dtype.bytes(dims.iter().product())],
+                },
+                Source::Slot(_) | Source::Absent => unreachable!("such a step is late"),
+            };
+            ins.push(Some(View { dtype: ty.dtype, dims, bytes }));
+        }
+        let mut outs: SmallVec<[ViewMut<'_>; 2]> = SmallVec::new();
+        for (i, o) in instr.outs.iter().enumerate() {
+            let ty = o.ty.as_tensor().expect("the results of a kernel are tensors");
+            let Some(Slice::Write(bytes)) = slices.next() else { unreachable!("one write slice was asked for") };
+            outs.push(ViewMut { dtype: ty.dtype, dims: &sizes.outs[i], bytes });
+        }
+        let scratch = &mut self.scratch[..sizes.scratch];
+        kernel.run(&mut Call { pool, ins: &ins, outs: &mut outs, numbers: &sizes.numbers, scratch })
+    }
+
+    fn part(&self, o: &Operand, dims: &[usize], offset: usize, write: bool) -> Option<Part> {
+        let (region, base) = match o.source {
+            Source::Buffer(b) => (0, self.offsets[b]),
+            Source::Output(i) => (1 + i, 0),
+            _ => return None,
+        };
+        let len = o.ty.as_tensor()?.dtype.bytes(dims.iter().product());
+        Some(Part { region, start: base + offset, len, write })
+    }
+
+    /// The value of an operand as a datum; memory of the arena is copied, everything else is shared.
+    fn datum(&mut self, o: &Operand, inputs: &[Datum]) -> Result<Datum, EvalError> {
+        let whole = o.offset.as_const() == Some(0);
+        match &o.source {
+            Source::Absent => Ok(Datum::Absent),
+            Source::Input(n) if whole && view_of(&inputs[*n], o) => Ok(inputs[*n].clone()),
+            Source::Slot(n) => {
+                let datum = self.slots[*n].as_ref().ok_or_else(|| EvalError::Invalid("an empty slot is read".into()))?;
+                Ok(datum.clone())
+            }
+            Source::Input(_) | Source::Weight(_) | Source::Buffer(_) | Source::Output(_) => {
+                let ty = o.ty.as_tensor().ok_or_else(|| EvalError::Invalid(format!("{} has no memory", o.ty)))?;
+                let mut dims = Dims::new();
+                self.symbols.dims(ty, &mut dims)?;
+                let offset = self.symbols.size(&o.offset)?;
+                let len = ty.dtype.bytes(dims.iter().product());
+                let shared = match &o.source {
+                    Source::Weight(t) => Some(t.clone()),
+                    Source::Input(n) => inputs[*n].as_tensor().cloned(),
+                    _ => None,
+                };
+                if let Some(t) = shared {
+                    return match offset == 0 && t.bytes().len() == len {
+                        true => Ok(t.reshaped(&dims)?.into()),
+                        false => Ok(Tensor::from_bytes(ty.dtype, &dims, &t.bytes()[offset..offset + len])?.into()),
+                    };
+                }
+                let part = self.part(o, &dims, offset, false).expect("it lies in a region");
+                let slices = self.regions.split(&[part]);
+                let Slice::Read(bytes) = &slices[0] else { unreachable!("a read part") };
+                Ok(Tensor::from_bytes(ty.dtype, &dims, bytes)?.into())
+            }
+        }
+    }
+
+    /// Runs the reference evaluation, or the bodies, of a step.
+    fn evaluate(&mut self, program: &Program, at: usize, pool: &Pool, inputs: &[Datum]) -> Result<Vec<Datum>, EvalError> {
+        let instr = &program.steps[at];
+        let operands: Result<SmallVec<[Datum; 4]>, EvalError> =
+            instr.ins.iter().map(|o| self.datum(o, inputs)).collect();
+        let operands = operands?;
+        if !instr.bodies.is_empty() {
+            return control::run(self, instr, at, pool, &operands);
+        }
+        let refs: SmallVec<[&Datum; 4]> = operands.iter().collect();
+        instr.op.bind(&|s| self.symbols.get(s))?.eval(&refs)
+    }
+
+    /// Puts a result where the plan wants it.
+    fn store(&mut self, out: &Operand, datum: Datum, _at: usize, _i: usize) -> Result<(), EvalError> {
+        match &out.source {
+            Source::Slot(n) => {
+                if let Some(t) = datum.as_tensor() {
+                    self.symbols.learn(&out.ty, t.dims());
+                }
+                self.slots[*n] = Some(datum);
+                Ok(())
+            }
+            Source::Buffer(_) | Source::Output(_) => {
+                let ty = out.ty.as_tensor().expect("memory holds tensors");
+                let mut dims = Dims::new();
+                self.symbols.dims(ty, &mut dims)?;
+                let t = datum.as_tensor().filter(|t| t.dtype() == ty.dtype && *t.dims() == *dims).ok_or_else(|| {
+                    let found = ir::eval::type_of(&datum).map_or_else(|| kind(&datum).to_string(), |t| t.to_string());
+                    EvalError::Invalid(format!("the result is {found}, the plan expects {ty} = {dims:?}"))
+                })?;
+                let offset = self.symbols.size(&out.offset)?;
+                let part = self.part(out, &dims, offset, true).expect("it lies in a region");
+                let mut slices = self.regions.split(&[part]);
+                let Slice::Write(bytes) = &mut slices[0] else { unreachable!("a written part") };
+                bytes.copy_from_slice(t.bytes());
+                Ok(())
+            }
+            Source::Input(_) | Source::Weight(_) | Source::Absent => {
+                Err(EvalError::Invalid("the plan writes where nothing can be written".into()))
+            }
+        }
+    }
+
+    /// A step whose sizes are known only now: operands become values, results are allocated.
+    fn late_step(&mut self, program: &Program, at: usize, pool: &Pool, inputs: &[Datum]) -> Result<(), EvalError> {
+        let instr = &program.steps[at];
+        let results = match self.late_kernel(instr, pool, inputs)? {
+            Some(results) => results,
+            None => self.evaluate(program, at, pool, inputs)?,
+        };
+        for (i, (datum, out)) in results.into_iter().zip(&instr.outs).enumerate() {
+            self.store(out, datum, at, i)?;
+        }
+        self.check_late_constraints(program)
+    }
+
+    fn check_late_constraints(&self, program: &Program) -> Result<(), EvalError> {
+        for c in &program.constraints {
+            if let (Ok(left), Ok(right)) = (self.symbols.eval(&c.left), self.symbols.eval(&c.right)) {
+                if left != right {
+                    return Err(EvalError::Invalid(format!("{c} was assumed, but {left} is not {right}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the kernel of a late step on values; `None` when there is none, or result sizes depend on data.
+    fn late_kernel(&mut self, instr: &Instr, pool: &Pool, inputs: &[Datum]) -> Result<Option<Vec<Datum>>, EvalError> {
+        let Some(kernel) = &instr.kernel else { return Ok(None) };
+        let mut operands: SmallVec<[Datum; 4]> = SmallVec::new();
+        for o in &instr.ins {
+            // A packed weight keeps its panels; everything else is a plain tensor.
+            match &o.source {
+                Source::Weight(t) => operands.push(t.clone().into()),
+                _ => operands.push(self.datum(o, inputs)?),
+            }
+        }
+        let facts: Vec<Fact> = operands
+            .iter()
+            .zip(&instr.ins)
+            .map(|(d, o)| match &o.source {
+                Source::Weight(_) => Fact::of(o.ty.clone()),
+                _ => fact(d),
+            })
+            .collect();
+        let facts: Vec<&Fact> = facts.iter().collect();
+        let next_late = Cell::new(0);
+        let bound = instr.op.bind(&|s| self.symbols.get(s))?;
+        let types = bound.infer(&Operands::new(&facts, &next_late)).map_err(|e| EvalError::Invalid(e.to_string()))?;
+        let concrete = |t: &ValueType| Some((t.as_tensor()?.dtype, t.as_tensor()?.shape.as_const()?));
+        let Some(types) = types.iter().map(concrete).collect::<Option<Vec<(DType, Vec<usize>)>>>() else {
+            return Ok(None);
+        };
+        let numbers: SmallVec<[i64; 4]> =
+            instr.numbers.iter().map(|d| self.symbols.eval(d)).collect::<Result<_, _>>()?;
+        let in_dims: SmallVec<[Option<Dims>; 4]> = operands
+            .iter()
+            .zip(&instr.ins)
+            .map(|(d, o)| match (&o.source, o.ty.as_tensor()) {
+                (Source::Weight(_), Some(ty)) => ty.shape.as_const().map(|d| d.into_iter().collect()),
+                _ => d.as_tensor().map(|t| t.dims().iter().copied().collect()),
+            })
+            .collect();
+        let ins: SmallVec<[Option<View<'_>>; 4]> = operands
+            .iter()
+            .zip(&in_dims)
+            .map(|(d, dims)| {
+                let t = d.as_tensor()?;
+                Some(View { dtype: t.dtype(), dims: dims.as_ref()?, bytes: t.bytes() })
+            })
+            .collect();
+        let dims_of: SmallVec<[Option<&[usize]>; 4]> = in_dims.iter().map(|d| d.as_deref()).collect();
+        let out_dims: SmallVec<[&[usize]; 2]> = types.iter().map(|(_, d)| &d[..]).collect();
+        let words = kernel.scratch_words(pool, &CallDims { ins: &dims_of, outs: &out_dims });
+        if self.scratch.len() < words {
+            self.scratch.resize(words, 0);
+        }
+        let mut memory = vec![];
+        for (dtype, dims) in &types {
+            memory.push(ir::tensor::Aligned::zeroed(dtype.bytes(ir::tensor::count(dims)?)));
+        }
+        let mut outs: SmallVec<[ViewMut<'_>; 2]> = memory
+            .iter_mut()
+            .zip(&types)
+            .map(|(m, (dtype, dims))| ViewMut { dtype: *dtype, dims, bytes: m.bytes_mut() })
+            .collect();
+        let scratch = &mut self.scratch[..words];
+        kernel.run(&mut Call { pool, ins: &ins, outs: &mut outs, numbers: &numbers, scratch })?;
+        drop(outs);
+        let tensor = |(m, (dtype, dims)): (ir::tensor::Aligned, &(DType, Vec<usize>))| {
+            let len = m.bytes().len();
+            Ok(Datum::from(Tensor::from_memory(*dtype, dims, Arc::new(m), 0, len)?))
+        };
+        memory.into_iter().zip(&types).map(tensor).collect::<Result<Vec<_>, EvalError>>().map(Some)
+    }
+
+    /// Gathers the outputs.
+    fn collect(&mut self, program: &Program, inputs: &[Datum]) -> Result<(), RunError> {
+        for (i, output) in program.outputs.iter().enumerate() {
+            let failed = |e: EvalError| RunError::Memory(format!("output {i}: {e}"));
+            let datum = match output.source {
+                Source::Output(region) => {
+                    let ty = output.ty.as_tensor().expect("an output region holds a tensor");
+                    let mut dims = Dims::new();
+                    self.symbols.dims(ty, &mut dims).map_err(failed)?;
+                    let len = ty.dtype.bytes(dims.iter().product());
+                    let memory = self.regions.share(1 + region);
+                    Tensor::from_memory(ty.dtype, &dims, memory, 0, len).map_err(|e| failed(e.into()))?.into()
+                }
+                _ => self.datum(output, inputs).map_err(failed)?,
+            };
+            self.results.push(datum);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a datum can be shown as it is under the operand's type.
+fn view_of(datum: &Datum, o: &Operand) -> bool {
+    match (datum, o.ty.as_tensor().and_then(TensorType::dims)) {
+        (Datum::Tensor(t), Some(dims)) => dims.len() == t.rank(),
+        _ => true,
+    }
+}
+
+fn kind(d: &Datum) -> &'static str {
+    match d {
+        Datum::Tensor(_) => "a tensor",
+        Datum::Sequence(_) => "a sequence",
+        Datum::Optional(_) => "an optional",
+        Datum::Map(_) => "a map",
+        Datum::Absent => "nothing",
+    }
+}
+
+fn failed(instr: &Instr, source: EvalError) -> RunError {
+    RunError::Node { node: instr.step.node.clone(), op: instr.step.op, origin: instr.step.origin.clone(), source }
+}

@@ -1,0 +1,129 @@
+//! What a backend is to the rest: it lowers graphs, loads checked plans, and opens sessions on them.
+
+use ir::eval::GraphError;
+use ir::graph::Origin;
+use ir::ops::EvalError;
+use ir::{Datum, Tensor};
+use plan::{CheckedPlan, Port, Target};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The data of a plan's weights by name, each in the layout that the plan records.
+pub type Weights = BTreeMap<Arc<str>, Tensor>;
+
+/// A device kind that can run plans.
+pub trait Backend: Target + Send + Sync {
+    /// Prepares a plan for running: kernels are chosen, weights are brought where they are needed.
+    fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError>;
+}
+
+/// A plan that is ready to run; any number of sessions share it.
+pub trait Loaded: Send + Sync {
+    /// The plan.
+    fn plan(&self) -> &CheckedPlan;
+    /// Opens a session with `threads` threads (0: all of the machine).
+    fn session(&self, threads: usize) -> Box<dyn Session>;
+    /// Steps by the kernel that runs them, of `main` and its bodies: (ONNX origin, operator, kernel).
+    fn kernels(&self) -> Vec<StepKernel>;
+}
+
+/// Which kernel runs a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepKernel {
+    /// First result of the node.
+    pub node: Arc<str>,
+    /// ONNX nodes it stands for.
+    pub origin: Origin,
+    /// Operator.
+    pub op: &'static str,
+    /// Kernel; `reference` when the operator's reference evaluation runs.
+    pub kernel: &'static str,
+}
+
+/// Runs one plan, one call at a time. Many sessions of one plan may run on different threads.
+pub trait Session: Send {
+    /// The inputs of `main`, in order.
+    fn inputs(&self) -> &[Port];
+    /// The outputs of `main`, in order.
+    fn outputs(&self) -> &[Port];
+    /// Runs `main`. The results stay valid until the next call; cloning one keeps it (and then the next call allocates a
+    /// new one). With shapes seen before and plannable types, a call allocates nothing.
+    fn run(&mut self, inputs: &[Datum]) -> Result<&[Datum], RunError>;
+    /// Turns measuring of every step on or off, and clears what was measured.
+    fn set_profiling(&mut self, on: bool);
+    /// What was measured: per step of `main` and its bodies, the number of calls and their time.
+    fn profile(&self) -> Vec<StepTime>;
+    /// Bytes of working memory that the session holds now.
+    fn memory_bytes(&self) -> usize;
+}
+
+/// Time spent in a step.
+#[derive(Clone, Debug)]
+pub struct StepTime {
+    /// Which step.
+    pub step: StepKernel,
+    /// How often it ran.
+    pub calls: u64,
+    /// Time of all calls.
+    pub time: Duration,
+}
+
+/// Why a plan could not be loaded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LoadError {
+    /// A weight that the plan names is not there, or not of its size.
+    #[error("weight `{name}`: {reason}")]
+    Weight {
+        /// The weight.
+        name: Arc<str>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The plan was made for something else.
+    #[error("the plan was made for `{found}`, not for `{expected}`: compile the model again")]
+    Target {
+        /// This backend.
+        expected: String,
+        /// The plan's target.
+        found: String,
+    },
+    /// A step that this backend cannot run.
+    #[error("step `{node}`: {reason}")]
+    Step {
+        /// First result of its node.
+        node: Arc<str>,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Why a run failed. Nothing of the session is lost; the next run may succeed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RunError {
+    /// The inputs do not fit the plan.
+    #[error(transparent)]
+    Inputs(#[from] GraphError),
+    /// A node failed.
+    #[error("`{node}` ({op}{}): {source}", from(origin))]
+    Node {
+        /// First result of the node.
+        node: Arc<str>,
+        /// Operator.
+        op: &'static str,
+        /// ONNX nodes it stands for.
+        origin: Origin,
+        /// What went wrong.
+        source: EvalError,
+    },
+    /// A size that this binding of the symbols gives cannot be had.
+    #[error("working memory for these input sizes: {0}")]
+    Memory(String),
+}
+
+fn from(origin: &Origin) -> String {
+    match &origin[..] {
+        [] => String::new(),
+        names => format!(", from {}", names.join(" + ")),
+    }
+}
