@@ -24,6 +24,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Expand(_) => movement::expand(types),
         CoreOp::Gather(op) => movement::gather(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
+        CoreOp::MatMul(_) => linear::matmul(types),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => types.row_major().then(|| Box::new(CopyKernel) as _),
         CoreOp::Select(_) => elementwise::select(types),

@@ -4,10 +4,10 @@ use crate::kernel::{Kernel, Types};
 use crate::lower;
 use ir::graph::Origin;
 use ir::ops::{Constraint, Fact};
-use ir::{Dim, Graph, NodeId, Op, Tensor, TensorType, Value, ValueType};
+use ir::{Dim, Graph, Op, Tensor, TensorType, Value, ValueType};
 use plan::{Entry, Launch, Layout, Loc, Place, Plan, Step};
 use runtime::{LoadError, StepKernel, Weights};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// An entry that is ready to run.
@@ -64,15 +64,17 @@ impl Program {
     /// Resolves places and chooses kernels.
     pub(crate) fn new(plan: &Plan, entry: &Entry, weights: &Weights) -> Result<Program, LoadError> {
         let graph = &entry.graph;
-        let nodes: HashMap<Arc<str>, NodeId> =
-            graph.order().into_iter().map(|id| (graph.node(id).names[0].clone(), id)).collect();
-        let resolve = Resolve { plan, graph, weights };
+        let mut values: HashMap<Arc<str>, Value> = HashMap::new();
+        for id in graph.order() {
+            values.extend(graph.results(id).map(|v| (graph.name(v).clone(), v)));
+        }
+        let resolve = Resolve { plan, graph, weights, inline: entry.inline_constants() };
         let mut steps = vec![];
         for step in &entry.steps {
             let Step::Launch(launch) = step else { continue };
             let missing = || LoadError::Step { node: launch.node.clone(), reason: "the graph has no such node".into() };
-            let id = *nodes.get(&launch.node).ok_or_else(missing)?;
-            steps.push(resolve.instr(entry, launch, id)?);
+            let value = *values.get(&launch.node).ok_or_else(missing)?;
+            steps.push(resolve.instr(entry, launch, value)?);
         }
         let outputs = entry.outputs.iter().map(|port| resolve.operand(&port.value, &port.ty));
         let outputs = outputs.collect::<Result<_, _>>()?;
@@ -102,6 +104,8 @@ struct Resolve<'p> {
     plan: &'p Plan,
     graph: &'p Graph,
     weights: &'p Weights,
+    /// Small constants of the graph.
+    inline: BTreeMap<Arc<str>, Tensor>,
 }
 
 impl Resolve<'_> {
@@ -114,7 +118,7 @@ impl Resolve<'_> {
             Place::None => Source::Absent,
             Place::Weight(name) => {
                 let missing = || LoadError::Weight { name: name.clone(), reason: "it has no data".into() };
-                Source::Weight(self.weights.get(name).ok_or_else(missing)?.clone())
+                Source::Weight(self.inline.get(name).or_else(|| self.weights.get(name)).ok_or_else(missing)?.clone())
             }
         };
         Ok(Operand { source, offset: loc.offset.clone(), ty: ty.clone() })
@@ -122,21 +126,22 @@ impl Resolve<'_> {
 
     fn layout(&self, loc: &Loc) -> Layout {
         match &loc.place {
-            Place::Weight(name) => self.plan.weights.get(name).map_or(Layout::RowMajor, |w| w.layout.clone()),
+            Place::Weight(name) => self.plan.weights.get(name).map_or(Layout::RowMajor, |w| w.layout),
             _ => Layout::RowMajor,
         }
     }
 
-    fn instr(&self, entry: &Entry, launch: &Launch, id: NodeId) -> Result<Instr, LoadError> {
+    fn instr(&self, entry: &Entry, launch: &Launch, value: Value) -> Result<Instr, LoadError> {
+        let id = value.node;
         let node = self.graph.node(id);
         let fail = |reason: &str| LoadError::Step { node: launch.node.clone(), reason: reason.into() };
         // A copy shows the value of any node, the others compute an operator.
-        let copies = launch.kernel == "copy";
+        let copies = launch.kernel == plan::COPY;
         let operands: Vec<Value> = match copies {
-            true => vec![id.into()],
+            true => vec![value],
             false => self.graph.operands(id).to_vec(),
         };
-        let results: Vec<Value> = if copies { vec![id.into()] } else { self.graph.results(id).collect() };
+        let results: Vec<Value> = if copies { vec![value] } else { self.graph.results(id).collect() };
         if operands.len() != launch.reads.len() || results.len() != launch.writes.len() {
             return Err(fail("it does not read and write what its node does"));
         }
@@ -155,7 +160,7 @@ impl Resolve<'_> {
         let mut bodies = vec![];
         for (name, attr) in op.attrs() {
             if matches!(attr, ir::attr::Attr::Graph(_)) {
-                let body = entry.bodies.get(&format!("{}.{name}", launch.node));
+                let body = entry.bodies.get(&plan::body_key(&launch.node, &name));
                 let body = body.ok_or_else(|| fail("the plan lacks a body"))?;
                 bodies.push((name, Program::new(self.plan, body, self.weights)?));
             }

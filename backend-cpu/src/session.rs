@@ -358,10 +358,9 @@ impl Frame {
 
     /// The value of an operand as a datum; memory of the arena is copied, everything else is shared.
     fn datum(&mut self, o: &Operand, inputs: &[Datum]) -> Result<Datum, EvalError> {
-        let whole = o.offset.as_const() == Some(0);
         match &o.source {
             Source::Absent => Ok(Datum::Absent),
-            Source::Input(n) if whole && view_of(&inputs[*n], o) => Ok(inputs[*n].clone()),
+            Source::Input(n) if o.ty.as_tensor().and_then(TensorType::dims).is_none() => Ok(inputs[*n].clone()),
             Source::Slot(n) => {
                 let datum = self.slots[*n].as_ref().ok_or_else(|| EvalError::Invalid("an empty slot is read".into()))?;
                 Ok(datum.clone())
@@ -547,14 +546,6 @@ impl Frame {
             self.results.push(datum);
         }
         Ok(())
-    }
-}
-
-/// Whether a datum can be shown as it is under the operand's type.
-fn view_of(datum: &Datum, o: &Operand) -> bool {
-    match (datum, o.ty.as_tensor().and_then(TensorType::dims)) {
-        (Datum::Tensor(t), Some(dims)) => dims.len() == t.rank(),
-        _ => true,
     }
 }
 

@@ -1,0 +1,49 @@
+//! The one error of the library: what failed, from which room, with words for a person.
+
+use std::path::PathBuf;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model could not be read.
+    #[error(transparent)]
+    Import(#[from] importer::ImportError),
+    /// A pass broke the graph: a bug of this program.
+    #[error(transparent)]
+    Passes(#[from] passes::PassError),
+    /// The graph could not be planned.
+    #[error(transparent)]
+    Plan(#[from] plan::PlanError),
+    /// The plan on disk could not be read or written.
+    #[error(transparent)]
+    Store(#[from] plan::store::StoreError),
+    /// The plan could not be prepared for running.
+    #[error(transparent)]
+    Load(#[from] runtime::LoadError),
+    /// A run failed.
+    #[error(transparent)]
+    Run(#[from] runtime::RunError),
+    /// The model cannot generate text, or failed to.
+    #[error(transparent)]
+    Decode(#[from] runtime::DecodeError),
+    /// Tokenizer, sampling or stop rules failed.
+    #[error(transparent)]
+    Text(#[from] runtime::text::TextError),
+    /// There is no model where one was expected.
+    #[error("{}: {reason}", path.display())]
+    NotAModel {
+        /// What was given.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+    /// `--dim` names a symbol that the model does not have.
+    #[error("there is no symbol `{name}` in this model; it has: {known}")]
+    Symbol {
+        /// The name given.
+        name: String,
+        /// The model's symbols.
+        known: String,
+    },
+}
