@@ -5,6 +5,7 @@ use crate::lower;
 use ir::graph::Origin;
 use ir::ops::{Constraint, Fact};
 use ir::{Dim, Graph, Op, Tensor, TensorType, Value, ValueType};
+use plan::arena::Arena;
 use plan::{Entry, Launch, Layout, Loc, Place, Plan, Step};
 use runtime::{LoadError, StepKernel, Weights};
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub(crate) struct Program {
     /// The entry: layouts are computed from it.
     pub(crate) entry: Entry,
+    /// Where its buffers lie, as a function of the symbols.
+    pub(crate) arena: Arena,
     pub(crate) steps: Vec<Instr>,
     /// Where each output comes from.
     pub(crate) outputs: Vec<Operand>,
@@ -88,7 +91,7 @@ impl Program {
             }
         }
         let constraints = graph.constraints.iter().cloned().collect();
-        Ok(Program { entry: entry.clone(), steps, outputs, constraints, binders })
+        Ok(Program { entry: entry.clone(), arena: Arena::new(entry), steps, outputs, constraints, binders })
     }
 
     /// Every step of this program and its bodies.

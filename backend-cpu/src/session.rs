@@ -10,11 +10,15 @@ use ir::eval::GraphError;
 use ir::ops::{EvalError, Fact, Operands};
 use ir::tensor::Memory;
 use ir::{DType, Datum, Dim, Tensor, TensorType, ValueType};
+use plan::arena::Offsets;
 use runtime::{RunError, StepTime};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// No machine that this is for has more memory; beyond it the allocator would abort instead of failing.
+const MAX_ARENA: u64 = 1 << 40;
 
 /// Values of the symbols, in the order they were bound.
 #[derive(Clone, Default)]
@@ -66,7 +70,7 @@ struct StepSizes {
 /// Working memory of one program.
 pub(crate) struct Frame {
     regions: Regions,
-    offsets: Vec<usize>,
+    offsets: Offsets,
     pub(crate) symbols: Symbols,
     /// How many symbols the inputs (and the surroundings) bind; those after them are late.
     bound: usize,
@@ -84,7 +88,7 @@ impl Frame {
     pub(crate) fn new(program: &Program) -> Frame {
         Frame {
             regions: Regions::new(1 + program.outputs.len()),
-            offsets: vec![],
+            offsets: Offsets::default(),
             symbols: Symbols::default(),
             bound: 0,
             sizes: program.steps.iter().map(|_| StepSizes::default()).collect(),
@@ -223,12 +227,13 @@ impl Frame {
 
     fn lay_out(&mut self, program: &Program, pool: &Pool) -> Result<(), RunError> {
         let memory = |e: String| RunError::Memory(e);
-        let total = plan::arena::layout(&program.entry, &|s| self.symbols.get(s), &mut self.offsets);
-        let total = total.map_err(|e| memory(e.to_string()))?;
-        if total > isize::MAX as usize / 2 {
-            return Err(memory(format!("{total} bytes")));
+        let symbols = &self.symbols;
+        program.arena.layout(&|s| symbols.get(s), &mut self.offsets).map_err(|e| memory(e.to_string()))?;
+        let total = self.offsets.total;
+        if total > MAX_ARENA {
+            return Err(memory(format!("the arena would take {total} bytes")));
         }
-        self.regions.reserve(0, total);
+        self.regions.reserve(0, total as usize);
         for (at, instr) in program.steps.iter().enumerate() {
             if !instr.late {
                 self.size_step(instr, at, pool).map_err(|source| failed(instr, source))?;
@@ -348,7 +353,7 @@ impl Frame {
 
     fn part(&self, o: &Operand, dims: &[usize], offset: usize, write: bool) -> Option<Part> {
         let (region, base) = match o.source {
-            Source::Buffer(b) => (0, self.offsets[b]),
+            Source::Buffer(b) => (0, self.offsets.offsets[b] as usize),
             Source::Output(i) => (1 + i, 0),
             _ => return None,
         };
