@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 impl Backend for Cpu {
     fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError> {
-        if plan.plan().target != self.name() {
-            let (expected, found) = (self.name().to_string(), plan.plan().target.clone());
+        if plan.target != self.name() {
+            let (expected, found) = (self.name().to_string(), plan.target.clone());
             return Err(LoadError::Target { expected, found });
         }
-        for (name, info) in &plan.plan().weights {
+        for (name, info) in &plan.weights {
             let fail = |reason: String| LoadError::Weight { name: name.clone(), reason };
             let weight = weights.get(name).ok_or_else(|| fail("it is not among the weights given".into()))?;
             let needed = info.layout.bytes(info.dtype, &info.dims);
@@ -24,7 +24,7 @@ impl Backend for Cpu {
                 return Err(fail(format!("it has {} bytes, its type needs {needed:?}", weight.bytes().len())));
             }
         }
-        let program = Program::new(plan.plan(), &plan.plan().entries[0], &weights)?;
+        let program = Program::new(&plan, &plan.entries[0], &weights)?;
         Ok(Box::new(LoadedCpu { plan, program: Arc::new(program) }))
     }
 }

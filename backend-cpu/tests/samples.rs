@@ -95,7 +95,7 @@ fn run_both(name: &str, g: &Graph, random: &mut Random) {
     let plan = Arc::new(plan::check(plan).unwrap_or_else(|e| panic!("{name}: {e:?}\n{g}")));
     let mut weights = Weights::new();
     for id in g.order() {
-        let Some(info) = plan.plan().weights.get(&g.node(id).names[0]) else { continue };
+        let Some(info) = plan.weights.get(&g.node(id).names[0]) else { continue };
         let t = g.constant_of(id.into()).expect("a weight has data");
         let stored = match info.layout {
             Layout::RowMajor => t.clone(),
