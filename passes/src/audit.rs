@@ -189,7 +189,7 @@ impl Random {
     }
 
     fn value(&mut self, dtype: DType, fill: Fill) -> f64 {
-        const EXTREME: [f64; 8] = [0.0, -0.0, 1e-3, -1e-3, 100.0, -100.0, 1.0, -1.0];
+        const EXTREME: [f64; 8] = [0.0, -0.0, 1e-3, -1e-3, 10.0, -10.0, 1.0, -1.0];
         const NON_FINITE: [f64; 6] = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0, 1.0, -2.0];
         match (fill, dtype.is_float()) {
             (Fill::Zeros, _) => 0.0,

@@ -1,6 +1,7 @@
 //! One rewrite in progress: what it made, so that it can be named, typed, and taken back.
 
 use crate::pass::Miss;
+use crate::pattern::Pattern;
 use ir::graph::{Graph, NodeId, Origin, Value};
 use ir::ops::{Fact, Op, Operands};
 use ir::{DType, Tensor, Truth, ValueType};
@@ -75,6 +76,11 @@ impl<'g> Edit<'g> {
     /// The rank of a tensor value, when it is known.
     pub fn rank(&self, v: Value) -> Option<usize> {
         Some(self.graph.tensor_ty(v)?.dims()?.len())
+    }
+
+    /// Whether `v` is the root of `pattern` with `name` standing for `value`.
+    pub fn is(&self, v: Value, pattern: &str, name: &str, value: Value) -> bool {
+        Pattern::new(pattern).matches(self.graph, v).is_some_and(|m| m[name] == value)
     }
 
     /// Fails with `reason` unless `holds`.

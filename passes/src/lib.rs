@@ -5,10 +5,13 @@
 //! and can prove each pass by evaluating the graph before and after.
 
 pub mod audit;
+pub mod canonicalize;
 mod driver;
 mod edit;
 pub mod fold_constants;
 pub mod fold_shapes;
+pub mod fuse_elementwise;
+pub mod fuse_norm;
 pub mod merge_duplicates;
 mod pass;
 mod pattern;

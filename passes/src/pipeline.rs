@@ -1,11 +1,18 @@
 //! The passes of a compilation, in order.
 
 use crate::driver::Stage;
-use crate::{fold_constants, fold_shapes, merge_duplicates};
+use crate::{canonicalize, fold_constants, fold_shapes, fuse_elementwise, fuse_norm, merge_duplicates};
 
 /// What every compilation runs, whatever the device.
 pub fn standard() -> Vec<Stage> {
-    vec![Stage::Repeat { passes: vec![fold_shapes::PASS, fold_constants::PASS, merge_duplicates::PASS], rounds: 4 }]
+    vec![
+        Stage::Repeat {
+            passes: vec![fold_shapes::PASS, canonicalize::PASS, fold_constants::PASS, merge_duplicates::PASS],
+            rounds: 4,
+        },
+        Stage::Once(fuse_norm::PASS),
+        Stage::Once(fuse_elementwise::PASS),
+    ]
 }
 
 #[cfg(test)]
