@@ -2,7 +2,7 @@
 //!
 //! Weights are packed once, in the panel layout of [`super::pack`]. A convolution is then a matrix product whose rows
 //! are output pixels and whose inputs are the pixels' receptive fields; the fields are gathered tile by tile into
-//! scratch memory (`implicit`), never as a whole. One filter per channel is computed directly instead (`depthwise`).
+//! scratch memory (`implicit`), never as a whole; lanes of vectors are pixels, or channels where pixels are few. One filter per channel is computed directly instead (`depthwise`).
 //! Bias, a residual and an activation are applied while a tile of the output is still in the cache.
 //!
 //! ```
@@ -20,8 +20,10 @@
 //! # Ok::<(), backend_cpu::kernels::conv::ConvError>(())
 //! ```
 
+mod channel_lanes;
 mod depthwise;
 mod implicit;
+mod pixel_lanes;
 mod transposed;
 
 pub use transposed::ConvTranspose;
@@ -126,7 +128,8 @@ impl Conv {
 
     /// Whether each filter reads one channel of a plane.
     fn is_depthwise(&self) -> bool {
-        self.groups > 1 && self.in_per_group() == 1 && self.kernel[0] == 1 && self.input[0] == 1
+        let plane = self.kernel[0] == 1 && self.input[0] == 1 && self.pads[0][0] + self.pads[1][0] == 0;
+        self.groups > 1 && self.in_per_group() == 1 && plane
     }
 
     /// Elements of the packed weights.

@@ -1,77 +1,32 @@
-//! Convolution as a matrix product over panels of weights, its left operand gathered tile by tile.
+//! Convolution as a matrix product over panels of weights, its other operand gathered tile by tile.
 //!
 //! A task owns some pixels of one image and group, for all or some output channels. It gathers the receptive fields of
-//! its pixels as `[tile of pixels][k][pixels]` once, then multiplies them by two panels (32 channels) at a time. The
-//! sums are `[pixel][channel]`; 16 x 16 blocks of them are transposed on their way to the NCHW output.
+//! its pixels into its scratch once and multiplies them by every panel. Vectors hold 16 pixels of one channel
+//! (`pixel_lanes`), so that sums are stored as NCHW wants them; or, for images of so few pixels that lanes would idle,
+//! 16 channels of one pixel (`channel_lanes`).
 
-use super::{Conv, ConvEpilogue};
-use crate::kernels::gemm::simd::{Kernel, Simd};
-use crate::kernels::gemm::tile::{Sums, tile, tile_panels, tile_rows};
-use crate::kernels::math;
-use crate::kernels::pack::{PANEL, panel_elems};
-use crate::kernels::pool::{MatMut, Pool, Tile};
+use super::{Conv, ConvEpilogue, channel_lanes, pixel_lanes};
+use crate::kernels::pack::PANEL;
+use crate::kernels::pool::Pool;
 
 /// Inputs that are summed before the panels' next part is read: keeps that part in the L2 cache.
-const K_BLOCK: usize = 512;
+pub(super) const K_BLOCK: usize = 512;
 /// Gathered elements that a task aims at: half a megabyte.
-const GATHERED_ELEMS: usize = 128 << 10;
-/// Elements that a copy of [`SLACK`] elements may write past its end.
-const SLACK: usize = 16;
-/// Panels multiplied at a time.
-const PANELS: usize = 2;
+pub(super) const GATHERED_ELEMS: usize = 128 << 10;
+/// Elements that are copied at a time, so that a copy may write up to so many past its end.
+pub(super) const SLACK: usize = PANEL;
 
-/// How the output is cut into tasks: channels and pixels of a task.
-struct Split {
-    channels: usize,
-    pixels: usize,
-}
-
-impl Split {
-    fn new(conv: &Conv, threads: usize) -> Split {
-        let k = conv.in_per_group() * conv.taps();
-        let most = (GATHERED_ELEMS / k.max(1)).clamp(48, 384);
-        let (pixels, images) = (conv.pixels().max(1), (conv.batch * conv.groups).max(1));
-        let tiles = pixels.div_ceil(most);
-        let shared = (tiles * images).next_multiple_of(threads).div_ceil(images);
-        if tiles * images >= 8 * threads || pixels.div_ceil(shared) >= 24 {
-            return Split { channels: conv.out_per_group(), pixels: pixels.div_ceil(tiles.max(shared)) };
-        }
-        let panels = conv.out_per_group().div_ceil(PANEL).max(1);
-        let channels = panels.div_ceil(threads).next_multiple_of(PANELS) * PANEL;
-        Split { channels, pixels: pixels.div_ceil(tiles) }
-    }
-}
-
-/// Where things lie in one thread's scratch.
-struct Parts {
-    /// Elements from one tile of pixels to the next.
-    tile_stride: usize,
-    gathered: usize,
-    line: usize,
-    sums: usize,
-}
-
-impl Parts {
-    fn new(k: usize, pixels: usize) -> Parts {
-        // The smallest tile of any instruction set bounds the number of tiles.
-        let tiles = pixels.div_ceil(3);
-        Parts {
-            tile_stride: 0,
-            gathered: k * pixels + tiles * SLACK + SLACK,
-            line: pixels + SLACK,
-            sums: pixels * PANELS * PANEL,
-        }
-    }
-
-    fn elems(&self) -> usize {
-        // Room to align each part.
-        self.gathered + self.line + self.sums + 3 * PANEL
-    }
+/// Whether channels rather than pixels go into lanes: where a tenth of the lanes would idle, and sums are long enough
+/// to pay for transposing them.
+fn channels_in_lanes(conv: &Conv) -> bool {
+    let pixels = conv.pixels();
+    let lanes = pixels.next_multiple_of(PANEL);
+    lanes * 10 > pixels * 11 && conv.in_per_group() * conv.taps() >= 64 && conv.out_per_group() >= PANEL
 }
 
 /// Scratch elements per thread.
 pub(super) fn scratch(conv: &Conv, pool: &Pool) -> usize {
-    Parts::new(conv.in_per_group() * conv.taps(), Split::new(conv, pool.threads()).pixels).elems()
+    if channels_in_lanes(conv) { channel_lanes::scratch(conv, pool) } else { pixel_lanes::scratch(conv, pool) }
 }
 
 pub(super) fn run(
@@ -83,193 +38,29 @@ pub(super) fn run(
     y: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let split = Split::new(conv, pool.threads());
-    let (n, pixels) = (conv.out_per_group(), conv.pixels());
-    let strides = [conv.out_channels * pixels, n * pixels];
-    let out = MatMut::batched(y, [conv.batch, conv.groups], strides, n, pixels, pixels);
-    pool.tiles(out, [split.channels, split.pixels], scratch, |scratch, gathered: &mut Gathered, y| {
-        pool.isa().run(Task { conv, x, packed, epilogue, y, scratch, gathered, most_pixels: split.pixels });
-    });
+    if channels_in_lanes(conv) {
+        channel_lanes::run(conv, pool, x, packed, epilogue, y, scratch);
+    } else {
+        pixel_lanes::run(conv, pool, x, packed, epilogue, y, scratch);
+    }
 }
 
-/// Which pixels a thread's scratch holds: image, group, first pixel.
+/// Which pixels a thread's scratch holds: image and group, first pixel.
 #[derive(Default)]
-struct Gathered(Option<([usize; 2], usize)>);
+pub(super) struct Gathered(pub(super) Option<([usize; 2], usize)>);
 
-struct Task<'a, 'y> {
-    conv: &'a Conv,
-    x: &'a [f32],
-    packed: &'a [f32],
-    epilogue: &'a ConvEpilogue<'a>,
-    y: Tile<'y, f32>,
-    scratch: &'a mut [f32],
-    gathered: &'a mut Gathered,
-    most_pixels: usize,
+/// How gathered inputs lie.
+#[derive(Clone, Copy)]
+pub(super) enum Places {
+    /// Tiles of `rows` pixels, each `[k][pixels of the tile]`, `stride` apart; [`SLACK`] elements follow each.
+    Tiles { rows: usize, stride: usize },
+    /// Panels of 16 pixels, each `[k][16]`, `stride` apart; the last one has idle lanes.
+    Panels { stride: usize },
 }
 
-impl Kernel for Task<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(self, simd: S) {
-        let Task { conv, x, packed, epilogue, mut y, scratch, gathered, most_pixels } = self;
-        let k = conv.in_per_group() * conv.taps();
-        let mut parts = Parts::new(k, most_pixels);
-        let rows = tile_rows::<S>(y.cols);
-        parts.tile_stride = k * rows + SLACK;
-        let (a, rest) = scratch.split_at_mut(parts.gathered);
-        let (line, rest) = rest.split_at_mut(parts.line);
-        let sums = &mut rest[..parts.sums].as_chunks_mut::<PANEL>().0[..y.cols * PANELS];
-
-        let [image, group] = y.batch;
-        if gathered.0 != Some((y.batch, y.col)) {
-            let per_group = conv.in_per_group() * conv.input_pixels();
-            let x = &x[(image * conv.groups + group) * per_group..][..per_group];
-            gather(conv, x, [y.col, y.cols], rows, parts.tile_stride, line, a);
-            gathered.0 = Some((y.batch, y.col));
-        }
-
-        let n = conv.out_per_group();
-        let panels = packed[group * panel_elems(n, k)..][..panel_elems(n, k)].as_chunks::<PANEL>().0;
-        let first_panel = y.row / PANEL;
-        let panel_count = y.rows.div_ceil(PANEL);
-        for panel in (0..panel_count).step_by(PANELS) {
-            let count = PANELS.min(panel_count - panel);
-            multiply(simd, a, rows, parts.tile_stride, y.cols, &panels[(first_panel + panel) * k..], k, count, sums);
-            for p in 0..count {
-                let sums = &sums[p * y.cols..][..y.cols];
-                store(conv, epilogue, sums, (panel + p) * PANEL, &mut y);
-            }
-        }
-    }
-}
-
-/// `sums[panel][pixel] = gathered[pixel] * panels[panel]` for `count` panels that lie `k` vectors apart.
+/// Gathers the receptive fields of `pixels` (first, count) to their `places`.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "one inner loop, inlined into its caller")]
-fn multiply<S: Simd>(
-    simd: S,
-    a: &[f32],
-    rows: usize,
-    tile_stride: usize,
-    pixels: usize,
-    panels: &[[f32; PANEL]],
-    k: usize,
-    count: usize,
-    sums: &mut [[f32; PANEL]],
-) {
-    let mut tile_sums: Sums = [[0.0; 16]; 24];
-    let widest = tile_panels::<S>(rows).min(count);
-    let step = if widest >= PANELS { PANELS } else { 1 };
-    for start in (0..k.max(1)).step_by(K_BLOCK) {
-        let len = K_BLOCK.min(k - start);
-        for panel in (0..count).step_by(step) {
-            let group = step.min(count - panel);
-            let b = &panels[panel * k + start..];
-            for (t, first) in (0..pixels).step_by(rows).enumerate() {
-                let height = rows.min(pixels - first);
-                let a = &a[t * tile_stride + start * height..][..len * height];
-                tile(simd, height, group, a, b, k, &mut tile_sums);
-                for p in 0..group {
-                    let to = &mut sums[(panel + p) * pixels + first..][..height];
-                    for (r, to) in to.iter_mut().enumerate() {
-                        let mut sum = simd.load(&tile_sums[r * group + p]);
-                        if start > 0 {
-                            sum = simd.add(sum, simd.load(to));
-                        }
-                        simd.store(sum, to);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Transposes the sums of one panel into the rows of `y` from `row` on, finished.
-#[inline(always)]
-fn store(conv: &Conv, epilogue: &ConvEpilogue<'_>, sums: &[[f32; PANEL]], row: usize, y: &mut Tile<'_, f32>) {
-    let channels = PANEL.min(y.rows - row);
-    let first_channel = y.batch[1] * conv.out_per_group() + y.row + row;
-    let (low, high) = epilogue.clamp();
-    let (blocks, rest) = sums.as_chunks::<PANEL>();
-    let pixels = conv.pixels();
-    let at = |channel: usize| (y_image(y, conv) + first_channel + channel) * pixels + y.col;
-    let places: [usize; PANEL] = std::array::from_fn(at);
-    for (b, block) in blocks.iter().enumerate() {
-        let columns = transpose(block);
-        for (c, column) in columns.iter().enumerate().take(channels) {
-            let bias = epilogue.bias(first_channel + c);
-            let to: &mut [f32; PANEL] =
-                y.row(row + c)[b * PANEL..].first_chunk_mut().expect("a block of pixels lies inside its tile");
-            match epilogue.residual {
-                Some(residual) => {
-                    let residual = &residual[places[c] + b * PANEL..][..PANEL];
-                    for j in 0..PANEL {
-                        to[j] = math::min(math::max(column[j] + bias + residual[j], low), high);
-                    }
-                }
-                None => {
-                    for j in 0..PANEL {
-                        to[j] = math::min(math::max(column[j] + bias, low), high);
-                    }
-                }
-            }
-        }
-    }
-    let start = blocks.len() * PANEL;
-    for c in 0..channels {
-        let to = &mut y.row(row + c)[start..];
-        for (to, sums) in to.iter_mut().zip(rest) {
-            *to = sums[c];
-        }
-        let bias = epilogue.bias(first_channel + c);
-        for (j, to) in to.iter_mut().enumerate() {
-            let residual = epilogue.residual.map_or(0.0, |r| r[places[c] + start + j]);
-            *to = math::min(math::max(*to + bias + residual, low), high);
-        }
-        epilogue.finish_activation(y.row(row + c));
-    }
-}
-
-/// Output channels before those of the tile's image.
-#[inline(always)]
-fn y_image(y: &Tile<'_, f32>, conv: &Conv) -> usize {
-    y.batch[0] * conv.out_channels
-}
-
-/// Columns of a block as rows.
-#[inline(always)]
-fn transpose(block: &[[f32; PANEL]; PANEL]) -> [[f32; PANEL]; PANEL] {
-    // Four rounds of exchanges between rows 8, 4, 2 and 1 apart, each a shuffle of two registers.
-    let mut m = *block;
-    let mut apart = PANEL / 2;
-    while apart > 0 {
-        for r in 0..PANEL {
-            if r & apart == 0 {
-                let (a, b) = (m[r], m[r + apart]);
-                for c in 0..PANEL {
-                    m[r][c] = if c & apart == 0 { a[c] } else { b[c - apart] };
-                    m[r + apart][c] = if c & apart == 0 { a[(c + apart) % PANEL] } else { b[c] };
-                }
-            }
-        }
-        apart /= 2;
-    }
-    m
-}
-
-/// Gathers the receptive fields of `pixels` (first, count) as tiles of `rows` pixels, each `[k][pixels of the tile]`,
-/// `tile_stride` apart.
-#[inline(always)]
-fn gather(
-    conv: &Conv,
-    x: &[f32],
-    pixels: [usize; 2],
-    rows: usize,
-    tile_stride: usize,
-    line: &mut [f32],
-    to: &mut [f32],
-) {
+pub(super) fn gather(conv: &Conv, x: &[f32], pixels: [usize; 2], places: Places, line: &mut [f32], to: &mut [f32]) {
     let [first, count] = pixels;
     let plane = conv.input_pixels();
     let pointwise = conv.taps() == 1 && conv.stride == [1; 3] && conv.pads == [[0; 3]; 2];
@@ -277,7 +68,7 @@ fn gather(
     for channel in 0..conv.in_per_group() {
         let x = &x[channel * plane..][..plane];
         if pointwise {
-            spread(&x[first..], count, rows, k, tile_stride, to);
+            spread(&x[first..], count, places, k, to);
             k += 1;
             continue;
         }
@@ -285,7 +76,7 @@ fn gather(
             for height in 0..conv.kernel[1] {
                 for width in 0..conv.kernel[2] {
                     fill_line(conv, x, [depth, height, width], first, &mut line[..count]);
-                    spread(line, count, rows, k, tile_stride, to);
+                    spread(line, count, places, k, to);
                     k += 1;
                 }
             }
@@ -293,12 +84,17 @@ fn gather(
     }
 }
 
-/// Writes one input of `count` pixels to its place in each tile.
+/// Writes input `k` of `count` pixels to its place in each tile.
 #[inline(always)]
-pub(super) fn spread(line: &[f32], count: usize, rows: usize, k: usize, tile_stride: usize, to: &mut [f32]) {
+pub(super) fn spread(line: &[f32], count: usize, places: Places, k: usize, to: &mut [f32]) {
+    let (rows, stride) = match places {
+        Places::Tiles { rows, stride } => (rows, stride),
+        Places::Panels { stride } => (PANEL, stride),
+    };
     for (t, first) in (0..count).step_by(rows).enumerate() {
         let height = rows.min(count - first);
-        let to = &mut to[t * tile_stride + k * height..];
+        let width = if let Places::Tiles { .. } = places { height } else { PANEL };
+        let to = &mut to[t * stride + k * width..];
         // A fixed number of elements is one or two registers; what it writes too much is overwritten later or slack.
         match (line[first..].first_chunk::<SLACK>(), to.first_chunk_mut::<SLACK>()) {
             (Some(from), Some(to)) => *to = *from,
@@ -339,9 +135,11 @@ fn fill_line(conv: &Conv, x: &[f32], tap: [usize; 3], first: usize, mut line: &m
             match step {
                 1 => copy_short(&x[..part.len()], part),
                 2 => {
-                    for (j, to) in part.iter_mut().enumerate() {
-                        *to = x[2 * j];
+                    let (last, part) = part.split_last_mut().expect("the row shows some of the input");
+                    for (to, pair) in part.iter_mut().zip(x.as_chunks::<2>().0) {
+                        *to = pair[0];
                     }
+                    *last = x[2 * part.len()];
                 }
                 _ => {
                     for (j, to) in part.iter_mut().enumerate() {

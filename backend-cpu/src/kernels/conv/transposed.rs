@@ -3,6 +3,7 @@
 //! The shares of some input pixels are a matrix product over the channels; they are added to the output rows at once,
 //! so that no column matrix exists as a whole. A task owns whole output channels.
 
+use super::implicit::{Places, SLACK, spread};
 use super::{Conv, ConvBuilder, ConvEpilogue, ConvError, Spatial};
 use crate::kernels::gemm::simd::{Kernel, Simd};
 use crate::kernels::gemm::tile::{Sums, tile, tile_rows};
@@ -11,7 +12,6 @@ use crate::kernels::pool::{MatMut, Pool, Tile};
 
 /// Input pixels whose shares are computed at a time.
 const PIXELS: usize = 96;
-const SLACK: usize = 16;
 
 /// The geometry of a transposed convolution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Kernel for Task<'_, '_> {
             let rows = tile_rows::<S>(count);
             let stride = k * rows + SLACK;
             for (c, x) in x.chunks_exact(plane).enumerate() {
-                super::implicit::spread(&x[first..], count, rows, c, stride, scratch);
+                spread(&x[first..], count, Places::Tiles { rows, stride }, c, scratch);
             }
             for panel in low / PANEL..high.div_ceil(PANEL) {
                 for (t, start) in (0..count).step_by(rows).enumerate() {
