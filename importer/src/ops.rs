@@ -4,6 +4,7 @@
 
 mod cast;
 mod constant;
+mod contrib;
 mod data_cut;
 mod data_fill;
 mod data_order;
@@ -12,6 +13,14 @@ mod elementwise_unary;
 mod index_gather;
 mod index_select;
 mod matmul;
+mod nn_activation;
+mod nn_attention;
+mod nn_conv;
+mod nn_norm;
+mod nn_pool;
+mod nn_recurrent;
+mod nn_resize;
+mod quant;
 mod reduce;
 mod shape_arrange;
 mod shape_reshape;
@@ -31,6 +40,7 @@ pub(crate) type Table = &'static [(&'static str, &'static str, Handler)];
 const TABLES: &[Table] = &[
     cast::TABLE,
     constant::TABLE,
+    contrib::TABLE,
     data_cut::TABLE,
     data_fill::TABLE,
     data_order::TABLE,
@@ -39,6 +49,14 @@ const TABLES: &[Table] = &[
     index_gather::TABLE,
     index_select::TABLE,
     matmul::TABLE,
+    nn_activation::TABLE,
+    nn_attention::TABLE,
+    nn_conv::TABLE,
+    nn_norm::TABLE,
+    nn_pool::TABLE,
+    nn_recurrent::TABLE,
+    nn_resize::TABLE,
+    quant::TABLE,
     reduce::TABLE,
     shape_arrange::TABLE,
     shape_reshape::TABLE,

@@ -21,6 +21,7 @@ super::op_table! {
     mod pad_by: PadBy;
     mod range_of: RangeOf;
     mod reshape_to: ReshapeTo;
+    mod resize_by: ResizeBy;
     mod reverse_sequence: ReverseSequence;
     mod slice_by: SliceBy;
     mod split_by: SplitBy;
@@ -31,3 +32,4 @@ super::op_table! {
     mod unique: Unique;
     mod unsqueeze_by: UnsqueezeBy;
 }
+pub use resize_by::AspectRatio;
