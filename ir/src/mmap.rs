@@ -50,6 +50,12 @@ impl AsRef<[u8]> for Mapped {
     }
 }
 
+impl crate::tensor::Memory for Mapped {
+    fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -212,12 +212,18 @@ pub struct TypeSyntaxError {
     reason: String,
 }
 
+/// Sequences, optionals and maps may hold each other this deep.
+const MAX_NESTING: usize = 64;
+
 impl FromStr for ValueType {
     type Err = TypeSyntaxError;
 
     fn from_str(s: &str) -> Result<ValueType, TypeSyntaxError> {
         let text = s.trim();
         let fail = |reason: String| TypeSyntaxError { text: text.to_string(), reason };
+        if text.matches('<').count() > MAX_NESTING {
+            return Err(fail("it is nested too deeply".into()));
+        }
         if text == "none" {
             return Ok(ValueType::Absent);
         }

@@ -7,8 +7,11 @@ pub mod build;
 pub mod check;
 pub mod layout;
 pub mod model;
-pub mod text;
+pub mod store;
+mod text;
 mod view;
+pub mod weights;
+mod yaml;
 
 pub use arena::{Arena, LayoutError, Offsets};
 pub use build::{LaunchOptions, LowerError, PlanBuilder, PlanError, Target, build, build_entries};
@@ -18,3 +21,5 @@ pub use model::{
     Buffer, BufferId, COPY, Entry, Hash, Launch, Loc, Place, Plan, Port, SlotId, Source, Step, Stream, SyncKind,
     SyncPoint, Transfer, WeightInfo, body_key,
 };
+pub use store::{Loaded, StoreError, WriteOptions, graph_with_weights, load, write};
+pub use weights::{GraphWeights, WeightSource, Weights};
