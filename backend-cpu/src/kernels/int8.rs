@@ -77,6 +77,18 @@ impl<'a> Int8Panels<'a> {
         at_or_only(self.zero_points, output, 0) - self.offset
     }
 
+    /// Takes the zero points' share off the sums of the outputs from `first` on.
+    #[inline(always)]
+    fn correct(&self, sums: &mut [i32], first: usize, x_zero: i32, x_sum: i32) {
+        let both = x_zero.wrapping_mul(self.k as i32);
+        for (output, sum) in (first..).zip(sums) {
+            let w_zero = self.zero_point(output);
+            let share =
+                x_zero.wrapping_mul(self.sums[output]).wrapping_add(w_zero.wrapping_mul(x_sum.wrapping_sub(both)));
+            *sum = sum.wrapping_sub(share);
+        }
+    }
+
     fn has_zero_points(&self) -> bool {
         self.offset != 0 || self.zero_points.iter().any(|&zero| zero != 0)
     }
@@ -281,14 +293,12 @@ impl<O: Output> Kernel for Task<'_, '_, O> {
                     for (j, y) in y[..width].chunks_mut(PANEL).enumerate() {
                         let sums = &mut sums[row * group + j];
                         let col = col0 + (panel + j) * PANEL;
-                        if x_zero != 0 || row_sums {
-                            for (output, sum) in sums.iter_mut().enumerate().take(y.len()) {
-                                let w_zero = w.zero_point(col + output);
-                                let both = x_zero.wrapping_mul(w_zero).wrapping_mul(w.k as i32);
-                                *sum = sum
-                                    .wrapping_sub(x_zero.wrapping_mul(w.sums[col + output]))
-                                    .wrapping_sub(w_zero.wrapping_mul(x_sum))
-                                    .wrapping_add(both);
+                        let used = &mut sums[..y.len()];
+                        if row_sums {
+                            w.correct(used, col, x_zero, x_sum);
+                        } else if x_zero != 0 {
+                            for (sum, w_sum) in used.iter_mut().zip(&w.sums[col..]) {
+                                *sum = sum.wrapping_sub(x_zero.wrapping_mul(*w_sum));
                             }
                         }
                         output.store(simd, sums, row_index, col, y);
