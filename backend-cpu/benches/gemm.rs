@@ -136,7 +136,7 @@ impl Bench<'_> {
         let bytes = int8_panel_elems(n, k);
         let (weights, sums) = (vec![1i8; bytes * copies(bytes)], vec![k as i32; n]);
         let (x, mut y) = (vec![3u8; m * k], vec![0i32; m * n]);
-        let mut scratch = vec![0; int8_scratch(&self.pool, m, n, k)];
+        let mut scratch = vec![0f32; int8_scratch(&self.pool, m, n, k)];
         self.report(kind, shape, bytes, |copy| {
             let w = Int8Panels::new(&weights[copy * bytes..][..bytes], &sums, &[0], false, n, k);
             let rows = Int8Rows { data: &x, signed: false, zero_points: &[7], row_stride: k };

@@ -26,8 +26,8 @@ pub use matmul::{Strided, matmul, matmul_scratch};
 pub use simd::{Element, Isa};
 
 use self::simd::{Kernel, Simd};
-pub(super) use self::tile::{Sums, tile_rows};
-use self::tile::{pack_rows, tile, tile_panels};
+pub(super) use self::tile::{Sums, pack_rows, store_columns, tile_rows};
+use self::tile::{tile, tile_panels};
 use super::pack::{PANEL, panel_elems};
 use super::pool::{MatMut, Pool, Tile};
 
@@ -211,7 +211,7 @@ impl Epilogue<'_> {
 
 /// Up to 16 elements, the missing ones zero.
 #[inline(always)]
-fn load_part<S: Simd>(simd: S, from: &[f32]) -> S::V {
+pub(super) fn load_part<S: Simd>(simd: S, from: &[f32]) -> S::V {
     match from.first_chunk::<PANEL>() {
         Some(from) => simd.load(from),
         None => {

@@ -11,7 +11,9 @@
 //! about three times faster where multipliers are the limit.
 
 use super::gemm::simd::{Element, Kernel, Simd};
-use super::gemm::{Epilogue, PanelSource, Place, Rows, Split, Sums, multiply, pack_row_tiles, tile_rows};
+use super::gemm::{
+    Epilogue, PanelSource, Place, Rows, Split, Sums, load_part, multiply, pack_row_tiles, pack_rows, tile_rows,
+};
 use super::pack::PANEL;
 use super::pool::{MatMut, Pool, Tile};
 
@@ -221,16 +223,16 @@ impl<E: Element> Kernel for FloatTask<'_, '_, E> {
         let (block_sums, buffer) = rest.split_at_mut(y.rows * shape.blocks());
         if *packed != Some(y.row) {
             if direct {
-                for row in 0..y.rows {
-                    let from = x.row(y.row + row);
-                    let (first, count) = (row / rows * rows, rows.min(y.rows - row / rows * rows));
-                    let to = &mut a[first * padded..(first + count) * padded];
-                    for (to, p) in to[row - first..].iter_mut().step_by(count).zip(0..) {
-                        *to = from.get(p).copied().unwrap_or(0.0);
-                    }
-                    let sums = &mut block_sums[row * shape.blocks()..][..shape.blocks()];
-                    for (sum, block) in sums.iter_mut().zip(from.chunks(shape.block)) {
-                        *sum = block.iter().sum();
+                for first in (0..y.rows).step_by(rows) {
+                    let count = rows.min(y.rows - first);
+                    let to = &mut a[first * padded..][..count * padded];
+                    let (to, rest) = to.split_at_mut(count * shape.k);
+                    pack_rows(simd, count, shape.k, |row| x.row(y.row + first + row), to);
+                    rest.fill(0.0);
+                }
+                for (row, sums) in block_sums.chunks_exact_mut(shape.blocks().max(1)).enumerate() {
+                    for (sum, block) in sums.iter_mut().zip(x.row(y.row + row).chunks(shape.block)) {
+                        *sum = sum_of(simd, block);
                     }
                 }
             } else {
@@ -382,7 +384,7 @@ impl<E: Element> Kernel for Int8Task<'_, '_, E> {
                 for (index, from) in x.row(y.row + row).chunks(block).enumerate() {
                     let at = first * blocks + index * count + row - first;
                     let to = &mut quads[index * block / 4 * count..(index + 1) * block / 4 * count];
-                    (scales[at], sums_x[at]) = quantize(from, to, count, row - first);
+                    (scales[at], sums_x[at]) = quantize(simd, from, to, count, row - first);
                 }
             }
             *packed = Some(y.row);
@@ -413,21 +415,39 @@ impl<E: Element> Kernel for Int8Task<'_, '_, E> {
     }
 }
 
+/// The sum of a block.
+#[inline(always)]
+fn sum_of<S: Simd>(simd: S, block: &[f32]) -> f32 {
+    block.chunks(16).fold(0.0, |sum, chunk| sum + simd.sum(load_part(simd, chunk)))
+}
+
 /// Rounds a block to signed bytes, written as column `row` of `[block / 4][rows][4]`; gives the scale and the sum of
 /// the rounded values times the scale. A block with a value that is not finite gets a NaN scale.
 #[inline(always)]
-fn quantize(from: &[f32], to: &mut [[i8; 4]], rows: usize, row: usize) -> (f32, f32) {
-    let largest = from.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-    let scale = if from.iter().all(|x| x.is_finite()) { largest / 127.0 } else { f32::NAN };
+fn quantize<S: Simd>(simd: S, from: &[f32], to: &mut [[i8; 4]], rows: usize, row: usize) -> (f32, f32) {
+    let mut largest = simd.splat(0.0);
+    let mut zero = simd.splat(0.0);
+    for chunk in from.chunks(16) {
+        let x = load_part(simd, chunk);
+        largest = simd.max(simd.abs(x), largest);
+        zero = simd.fma(x, simd.splat(0.0), zero);
+    }
+    let mut lanes = [0.0; 16];
+    simd.store(largest, &mut lanes);
+    let largest = lanes.iter().fold(0.0f32, |most, &x| most.max(x));
+    // Zero times a value that is not finite is NaN.
+    let scale = if simd.sum(zero) == 0.0 { largest / 127.0 } else { f32::NAN };
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    let mut sum = 0i32;
-    for (quad, to) in to[row..].iter_mut().step_by(rows).enumerate() {
-        for (j, to) in to.iter_mut().enumerate() {
-            let x = from.get(quad * 4 + j).copied().unwrap_or(0.0);
-            *to = (x * inverse).round_ties_even() as i8;
-            sum += i32::from(*to);
+    let mut sum = 0;
+    for (index, to) in to.chunks_mut(4 * rows).enumerate() {
+        let chunk = from.get(index * 16..).unwrap_or_default();
+        let x = load_part(simd, &chunk[..chunk.len().min(16)]);
+        let bytes = simd.round_i8(simd.mul(x, simd.splat(inverse)));
+        for (quad, bytes) in bytes.as_chunks::<4>().0.iter().enumerate() {
+            to[quad * rows + row] = *bytes;
         }
+        sum += bytes.iter().map(|&x| i32::from(x)).sum::<i32>();
     }
     (scale, sum as f32 * scale)
 }

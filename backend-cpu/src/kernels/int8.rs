@@ -10,7 +10,7 @@
 //! Sums wrap beyond 31 bits, which takes more than 65,000 inputs.
 
 use super::gemm::simd::{Kernel, Simd};
-use super::gemm::{Epilogue, Split};
+use super::gemm::{Epilogue, Split, store_columns};
 use super::pack::{Layout, PANEL};
 use super::pool::{MatMut, Pool, Tile};
 
@@ -124,22 +124,18 @@ fn at_or_only<T: Copy>(values: &[T], index: usize, none: T) -> T {
     }
 }
 
-/// Bytes of scratch that the products here need for `m` rows, `n` outputs and `k` inputs.
+/// Elements of scratch that the products here need for `m` rows, `n` outputs and `k` inputs.
 pub fn int8_scratch(pool: &Pool, m: usize, n: usize, k: usize) -> usize {
     let split = Split::new(pool, m, n, k.div_ceil(GROUP), GROUP);
-    pool.threads() * split.rows * row_bytes(k)
-}
-
-/// A packed row and its sum.
-fn row_bytes(k: usize) -> usize {
-    k.next_multiple_of(GROUP) + size_of::<i32>()
+    // Each row as groups of 4 bytes, and its sum.
+    pool.threads() * split.rows * (k.div_ceil(GROUP) + 1)
 }
 
 /// `y = (x - x0)(w - w0)^T`: `y` is `m x n`.
 ///
 /// # Panics
-/// When shapes disagree or `scratch` has fewer than [`int8_scratch`] bytes.
-pub fn linear_int8(pool: &Pool, x: Int8Rows<'_>, w: Int8Panels<'_>, y: MatMut<'_, i32>, scratch: &mut [u8]) {
+/// When shapes disagree or `scratch` has fewer than [`int8_scratch`] elements.
+pub fn linear_int8(pool: &Pool, x: Int8Rows<'_>, w: Int8Panels<'_>, y: MatMut<'_, i32>, scratch: &mut [f32]) {
     run(pool, x, w, &Integers, y, scratch);
 }
 
@@ -155,7 +151,7 @@ pub fn linear_int8_f32(
     scales: Scales<'_>,
     epilogue: &Epilogue<'_>,
     y: MatMut<'_, f32>,
-    scratch: &mut [u8],
+    scratch: &mut [f32],
 ) {
     let fits = |scale: &[f32], count: usize| scale.len() == 1 || scale.len() == count;
     assert!(fits(scales.x, y.rows()) && fits(scales.w, y.cols()), "one scale, or one per row or output");
@@ -178,7 +174,7 @@ fn run<O: Output>(
     w: Int8Panels<'_>,
     output: &O,
     y: MatMut<'_, O::Elem>,
-    scratch: &mut [u8],
+    scratch: &mut [f32],
 ) {
     let m = y.rows();
     assert_eq!((y.cols(), y.batch()), (w.n, [1, 1]), "shapes of a linear layer");
@@ -238,7 +234,7 @@ struct Task<'a, 'y, O: Output> {
     output: &'a O,
     row_sums: bool,
     y: Tile<'y, O::Elem>,
-    scratch: &'a mut [u8],
+    scratch: &'a mut [f32],
     packed: &'a mut Option<usize>,
 }
 
@@ -250,23 +246,23 @@ impl<O: Output> Kernel for Task<'_, '_, O> {
         let Self { x, w, output, row_sums, mut y, scratch, packed } = self;
         let groups = w.k.div_ceil(GROUP);
         let rows = tile_rows::<S>(y.rows);
-        let (a, x_sums) = scratch.split_at_mut(y.rows * groups * GROUP);
-        let (a, _) = a.as_chunks_mut::<GROUP>();
-        let (x_sums, _) = x_sums.as_chunks_mut::<{ size_of::<i32>() }>();
+        let (a, x_sums) = scratch.split_at_mut(y.rows * groups);
+        let x_sums: &mut [i32] = bytemuck::cast_slice_mut(x_sums);
         if *packed != Some(y.row) {
+            let at = |row: usize| &x.data[(y.row + row) * x.row_stride..][..w.k];
             for first in (0..y.rows).step_by(rows) {
                 let count = rows.min(y.rows - first);
-                for row in 0..count {
-                    let from = &x.data[(y.row + first + row) * x.row_stride..][..w.k];
-                    pack_row(from, x.signed, &mut a[first * groups..][..count * groups], count, row);
-                    if row_sums {
-                        let sum: u32 = from.iter().map(|&x_| u32::from(x_ ^ if x.signed { 0x80 } else { 0 })).sum();
-                        x_sums[first + row] = (sum as i32).to_ne_bytes();
-                    }
+                let to = &mut a[first * groups..][..count * groups];
+                pack_bytes(simd, count, |row| at(first + row), x.signed, to);
+            }
+            if row_sums {
+                for (row, sum) in x_sums[..y.rows].iter_mut().enumerate() {
+                    *sum = sum_bytes(at(row), x.signed);
                 }
             }
             *packed = Some(y.row);
         }
+        let a: &[[u8; GROUP]] = bytemuck::cast_slice(a);
         let (panels, _) = w.data.as_chunks::<{ PANEL * GROUP }>();
         let panel_count = y.cols.div_ceil(PANEL);
         let mut sums = [[0; PANEL]; 24];
@@ -285,7 +281,7 @@ impl<O: Output> Kernel for Task<'_, '_, O> {
                 let a = &a[first * groups..][..count * groups];
                 tile(simd, count, group, a, b, groups, &mut sums);
                 for row in 0..count {
-                    let x_sum = if row_sums { i32::from_ne_bytes(x_sums[first + row]) } else { 0 };
+                    let x_sum = if row_sums { x_sums[first + row] } else { 0 };
                     let (row_index, col0) = (y.row + first + row, y.col);
                     let x_zero = x.zero_point(row_index);
                     let y = &mut y.row(first + row)[panel * PANEL..];
@@ -316,22 +312,40 @@ fn tile_rows<S: Simd>(m: usize) -> usize {
     m.div_ceil(m.div_ceil(most).max(1)).max(1)
 }
 
-/// Writes a row of unsigned bytes as column `row` of `[groups][rows][4]`.
+/// Packs rows of bytes, made unsigned, as `[groups][rows][4]`; the missing bytes of a last group are any, as the
+/// weights there are zero.
 #[inline(always)]
-fn pack_row(from: &[u8], signed: bool, to: &mut [[u8; GROUP]], rows: usize, row: usize) {
-    let flip = if signed { 0x80 } else { 0 };
-    let (whole, rest) = from.as_chunks::<GROUP>();
-    for (p, from) in whole.iter().enumerate() {
-        to[p * rows + row] = from.map(|x| x ^ flip);
+fn pack_bytes<'a, S: Simd>(simd: S, rows: usize, at: impl Fn(usize) -> &'a [u8], signed: bool, to: &mut [f32]) {
+    const CHUNK: usize = 16 * GROUP;
+    let flip = if signed { 0x8080_8080 } else { 0 };
+    let k = at(0).len();
+    let mut from = [at(0).as_chunks::<CHUNK>().0; 16];
+    for (row, from) in from.iter_mut().enumerate().take(rows) {
+        *from = &at(row).as_chunks::<CHUNK>().0[..k / CHUNK];
     }
-    if !rest.is_empty() {
-        // The weights of the missing inputs are zero.
-        let mut last = [0; GROUP];
-        for (to, &x) in last.iter_mut().zip(rest) {
-            *to = x ^ flip;
+    for chunk in 0..k / CHUNK {
+        let mut block = [simd.splat(0.0); 16];
+        for row in 0..16 {
+            let words: [u32; 16] = bytemuck::pod_read_unaligned(&from[row][chunk]);
+            block[row] = simd.load(&words.map(|word| f32::from_bits(word ^ flip)));
         }
-        to[whole.len() * rows + row] = last;
+        store_columns(simd, rows, block, &mut to[chunk * 16 * rows..]);
     }
+    for row in 0..rows {
+        let done = k / CHUNK * 16;
+        for (group, from) in at(row)[done * GROUP..].chunks(GROUP).enumerate() {
+            let mut word = [0; GROUP];
+            word[..from.len()].copy_from_slice(from);
+            to[(done + group) * rows + row] = f32::from_bits(u32::from_ne_bytes(word) ^ flip);
+        }
+    }
+}
+
+/// The sum of a row of bytes, made unsigned.
+#[inline(always)]
+fn sum_bytes(from: &[u8], signed: bool) -> i32 {
+    let flip = if signed { 0x80 } else { 0 };
+    from.iter().map(|&x| i32::from(x ^ flip)).sum()
 }
 
 /// `sums[row][panel]` of packed rows `[groups][rows][4]` and panels `panel_stride` vectors apart.
@@ -444,7 +458,7 @@ mod tests {
         };
         let rows = Int8Rows { data: &x, signed: signed[0], zero_points: &x_zeros, row_stride: k + 1 };
         let weights = Int8Panels::new(&panels, &sums, &w_zeros, !signed[1], n, k);
-        let mut scratch = vec![0xee; int8_scratch(pool, m, n, k)];
+        let mut scratch = vec![f32::NAN; int8_scratch(pool, m, n, k)];
         let mut y = vec![-1; m * n];
         linear_int8(pool, rows, weights, MatMut::new(&mut y, m, n, n), &mut scratch);
         for i in 0..m * n {

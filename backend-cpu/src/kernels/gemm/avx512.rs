@@ -117,6 +117,21 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
         unsafe { _mm512_min_ps(a, b) }
     }
     #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_abs_ps(a) }
+    }
+    #[inline(always)]
+    fn round_i8(self, a: __m512) -> [i8; 16] {
+        let mut to = [0; 16];
+        // SAFETY: see the impl.
+        unsafe {
+            let bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+        to
+    }
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: see the impl.
         unsafe { _mm512_reduce_add_ps(v) }

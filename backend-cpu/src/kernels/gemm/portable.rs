@@ -62,6 +62,14 @@ impl Simd for Portable {
         from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
+    fn abs(self, a: [f32; 16]) -> [f32; 16] {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    fn round_i8(self, a: [f32; 16]) -> [i8; 16] {
+        a.map(|x| x.round_ties_even() as i8)
+    }
+    #[inline(always)]
     fn sum(self, v: [f32; 16]) -> f32 {
         v.iter().sum()
     }

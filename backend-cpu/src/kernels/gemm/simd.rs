@@ -99,6 +99,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a < b ? a : b`.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `|a|`.
+    fn abs(self, a: Self::V) -> Self::V;
+    /// Each lane rounded to nearest, ties to even, for lanes in -128..=127.
+    fn round_i8(self, a: Self::V) -> [i8; 16];
     /// The sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.

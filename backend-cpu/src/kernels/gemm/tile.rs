@@ -88,40 +88,49 @@ fn accumulate<S: Simd, E: Element, const ROWS: usize, const PANELS: usize>(
     }
 }
 
-/// Packs `rows` (at most 16) rows of `k` elements as `[k][rows]`: `at(row)` gives a row with unit stride.
+/// Packs `rows` (1 to 16) rows of `k` elements as `[k][rows]`: `at(row)` gives a row with unit stride.
 #[inline(always)]
-pub(super) fn pack_rows<'a, S: Simd, E: Element>(
+pub(in super::super) fn pack_rows<'a, S: Simd, E: Element>(
     simd: S,
     rows: usize,
     k: usize,
     at: impl Fn(usize) -> &'a [E],
     to: &mut [f32],
 ) {
-    let whole = k / 16 * 16;
-    for start in (0..whole).step_by(16) {
+    // A missing row repeats the first one, so that the inner loop has no conditions.
+    let mut from = [at(0).as_chunks::<16>().0; 16];
+    for (row, from) in from.iter_mut().enumerate().take(rows) {
+        *from = &at(row).as_chunks::<16>().0[..k / 16];
+    }
+    for chunk in 0..k / 16 {
         let mut block = [simd.splat(0.0); 16];
-        for (row, block) in block.iter_mut().enumerate().take(rows) {
-            let (from, _) = at(row)[start..].split_first_chunk::<16>().expect("a whole block");
-            *block = E::load(simd, from);
+        for row in 0..16 {
+            block[row] = E::load(simd, &from[row][chunk]);
         }
-        let block = simd.transpose(block);
-        for (p, &column) in block.iter().enumerate() {
-            // The lanes after `rows` land where the next column goes, which is written later.
-            let to = &mut to[(start + p) * rows..];
-            match to.first_chunk_mut::<16>() {
-                Some(to) => simd.store(column, to),
-                None => {
-                    let mut all = [0.0; 16];
-                    simd.store(column, &mut all);
-                    to[..rows].copy_from_slice(&all[..rows]);
-                }
-            }
-        }
+        store_columns(simd, rows, block, &mut to[chunk * 16 * rows..]);
     }
     for row in 0..rows {
         let from = at(row);
-        for p in whole..k {
+        for p in k / 16 * 16..k {
             to[p * rows + row] = from[p].widen();
+        }
+    }
+}
+
+/// Stores the first `rows` lanes of 16 columns of a block, one column after the other.
+#[inline(always)]
+pub(in super::super) fn store_columns<S: Simd>(simd: S, rows: usize, block: [S::V; 16], to: &mut [f32]) {
+    let block = simd.transpose(block);
+    for p in 0..16 {
+        // The lanes after `rows` land where the next column goes, which is written later.
+        let to = &mut to[p * rows..];
+        match to.first_chunk_mut::<16>() {
+            Some(to) => simd.store(block[p], to),
+            None => {
+                let mut all = [0.0; 16];
+                simd.store(block[p], &mut all);
+                to[..rows].copy_from_slice(&all[..rows]);
+            }
         }
     }
 }
