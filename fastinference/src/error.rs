@@ -1,6 +1,7 @@
 //! The one error of the library: what failed, from which room, with words for a person.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -45,5 +46,13 @@ pub enum Error {
         name: String,
         /// The model's symbols.
         known: String,
+    },
+    /// An input for which no random value can be made.
+    #[error("no random value for the input `{name}`: {reason}")]
+    NoRandomInput {
+        /// The input.
+        name: Arc<str>,
+        /// Why not.
+        reason: String,
     },
 }

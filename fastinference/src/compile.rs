@@ -1,0 +1,186 @@
+//! From an ONNX file to a checked plan.
+
+use crate::{Error, Model};
+use backend_cpu::Cpu;
+use passes::{Driver, audit::Audit, pipeline};
+use plan::store::{WriteOptions, write};
+use plan::{CheckedPlan, GraphWeights, Hash, Weights};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How a model is compiled.
+#[derive(Clone, Debug, Default)]
+pub struct CompileOptions {
+    /// Leave weights that need no repacking in the model's own file.
+    pub link_weights: bool,
+    /// Symbols of the inputs that are numbers from now on.
+    pub dims: BTreeMap<String, i64>,
+    /// Evaluate the graph before and after every pass and compare; slow, for small models.
+    pub verify: bool,
+    /// End the pipeline after the pass of this name.
+    pub stop_after: Option<String>,
+    /// Show the graph after these passes; `import` is what the importer made.
+    pub print_after: Vec<String>,
+}
+
+/// Watches a compilation.
+pub trait Progress {
+    /// A stage begins.
+    fn stage(&mut self, _name: &str) {}
+    /// The graph after a pass that [`CompileOptions::print_after`] names.
+    fn graph(&mut self, _pass: &str, _graph: &dyn Display) {}
+}
+
+impl Progress for () {}
+
+/// What a compilation did.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Operators of the graph as it was imported.
+    pub nodes_before: usize,
+    /// Operators of the graph that was planned.
+    pub nodes_after: usize,
+    /// How often each rule rewrote something, in order of the rules' names.
+    pub rewrites: BTreeMap<String, usize>,
+    /// Places where a rule matched and was refused: rule, place with its ONNX nodes, reason.
+    pub near_misses: Vec<String>,
+    /// Operators that will run their reference evaluation, and how many nodes of each.
+    pub reference: BTreeMap<String, usize>,
+    /// Bytes of all weights.
+    pub weight_bytes: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Oddities of the model that did no harm.
+    pub warnings: Vec<String>,
+}
+
+/// A compiled model in memory.
+pub struct Compiled {
+    plan: CheckedPlan,
+    weights: GraphWeights,
+    report: Report,
+    companions: Vec<(String, PathBuf)>,
+}
+
+/// Files of a model's folder that a plan carries along.
+const COMPANIONS: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"];
+
+/// The .onnx file meant by `path`: itself, or `model.onnx` in a folder.
+pub fn model_file(path: &Path) -> Result<PathBuf, Error> {
+    let not = |reason: &str| Error::NotAModel { path: path.to_owned(), reason: reason.into() };
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    if !path.is_dir() {
+        return Err(not("there is no such file or folder"));
+    }
+    let inside = path.join("model.onnx");
+    if inside.is_file() { Ok(inside) } else { Err(not("the folder holds no model.onnx")) }
+}
+
+/// Compiles a model: an .onnx file, or a folder with `model.onnx` (and perhaps a tokenizer).
+pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progress) -> Result<Compiled, Error> {
+    let started = Instant::now();
+    let file = model_file(path)?;
+    progress.stage("import");
+    let imported = importer::import(&file, &importer::Options { fixed: options.dims.clone() })?;
+    let mut graph = imported.graph;
+    let operators = |g: &ir::Graph| g.order().into_iter().filter(|n| g.op(*n).is_some()).count();
+    let nodes_before = operators(&graph);
+    if options.print_after.iter().any(|p| p == "import") {
+        progress.graph("import", &graph);
+    }
+    progress.stage("passes");
+    let mut driver = Driver::new(pipeline::standard());
+    driver.stop_after = options.stop_after.clone();
+    driver.audit = options.verify.then(|| Audit::of(&graph));
+    let mut show = |pass: &'static str, graph: &ir::Graph| {
+        if options.print_after.iter().any(|p| p == pass) {
+            progress.graph(pass, graph);
+        }
+    };
+    driver.observe = Some(&mut show);
+    let did = driver.run(&mut graph)?;
+    progress.stage("plan");
+    let verified = ir::verify(&graph).expect("the driver verified the graph after the last pass");
+    let hash = hash_of(&file)?;
+    let made = plan::build(verified, &Cpu, &hash)?;
+    let made = if options.link_weights { linked(made) } else { made };
+    let plan = plan::check(made).map_err(|found| plan::store::StoreError::Unsafe(found.clone()))?;
+    let weights = GraphWeights::new(&plan);
+    let mut report = Report {
+        nodes_before,
+        nodes_after: operators(&graph),
+        warnings: imported.warnings,
+        weight_bytes: plan.weights.values().filter_map(|w| w.layout.bytes(w.dtype, &w.dims)).sum::<usize>() as u64,
+        ..Report::default()
+    };
+    for (_, entry) in &did.log {
+        match &entry.outcome {
+            Ok(()) => *report.rewrites.entry(entry.rule.to_string()).or_default() += 1,
+            Err(miss) => report.near_misses.push(near_miss(entry, miss)),
+        }
+    }
+    count_reference(&plan.entries[0], &mut report.reference);
+    report.elapsed = started.elapsed();
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let companions = COMPANIONS.iter().map(|name| (name.to_string(), folder.join(name)));
+    let companions = companions.filter(|(_, path)| path.is_file()).collect();
+    Ok(Compiled { plan, weights, report, companions })
+}
+
+/// The hash of the model's file, without external data.
+fn hash_of(file: &Path) -> Result<String, Error> {
+    let unreadable = |e: std::io::Error| Error::NotAModel { path: file.to_owned(), reason: e.to_string() };
+    let mapped = ir::mmap::Mapped::open(file).map_err(unreadable)?;
+    Ok(Hash::of(ir::tensor::Memory::bytes(&mapped)).to_string())
+}
+
+fn near_miss(entry: &passes::Entry, miss: &passes::Miss) -> String {
+    let origin = if entry.origin.is_empty() { String::new() } else { format!(" (from {})", entry.origin.join(" + ")) };
+    format!("{} at `{}`{origin}: {miss}", entry.rule, entry.at)
+}
+
+fn count_reference(entry: &plan::Entry, into: &mut BTreeMap<String, usize>) {
+    for step in &entry.steps {
+        let plan::Step::Launch(launch) = step else { continue };
+        if launch.kernel != "reference" {
+            continue;
+        }
+        let node = entry.graph.order().into_iter().find(|n| entry.graph.node(*n).names[0] == launch.node);
+        if let Some(op) = node.and_then(|n| entry.graph.op(n)) {
+            *into.entry(op.name().to_string()).or_default() += 1;
+        }
+    }
+    entry.bodies.values().for_each(|body| count_reference(body, into));
+}
+
+impl Compiled {
+    /// What the compilation did.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &CheckedPlan {
+        &self.plan
+    }
+
+    /// Writes the plan as a folder, whole or not at all; returns its size in bytes. Fails when something is there already
+    /// and `overwrite` is not set.
+    pub fn save(&self, folder: &Path, overwrite: bool) -> Result<u64, Error> {
+        let options = WriteOptions { replace: overwrite, files: self.companions.clone(), progress: None };
+        write(&self.plan, &self.weights, folder, options)?;
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        Ok(files.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum())
+    }
+
+    /// Makes the model ready to run, without writing it.
+    pub fn into_model(self) -> Result<Model, Error> {
+        let weights = Weights::from_source(&self.plan, &self.weights)?;
+        Model::new(self.plan, weights)
+    }
+}

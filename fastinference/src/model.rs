@@ -1,0 +1,78 @@
+//! A model that is ready to run.
+
+use crate::{CompileOptions, Error, RandomInputs, compile, random};
+use backend_cpu::Cpu;
+use ir::Datum;
+use plan::{CheckedPlan, Port, Weights};
+use runtime::{Backend, Loaded, Session, StepKernel};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A plan with its weights, ready to run. Sessions share it; they may run on different threads.
+pub struct Model {
+    plan: Arc<CheckedPlan>,
+    weights: Weights,
+    loaded: Box<dyn Loaded>,
+}
+
+impl Model {
+    pub(crate) fn new(plan: CheckedPlan, weights: Weights) -> Result<Model, Error> {
+        let plan = Arc::new(plan);
+        let loaded = Cpu.load(plan.clone(), weights.clone())?;
+        Ok(Model { plan, weights, loaded })
+    }
+
+    /// Opens a plan folder, or compiles an .onnx file or a model folder in memory.
+    pub fn open(path: &Path, options: &CompileOptions) -> Result<Model, Error> {
+        if path.join("plan.yaml").is_file() {
+            return Model::load(path);
+        }
+        compile(path, options, &mut ())?.into_model()
+    }
+
+    /// Loads a plan folder; the plan is proven safe again.
+    pub fn load(folder: &Path) -> Result<Model, Error> {
+        let loaded = plan::store::load(folder)?;
+        Model::new(loaded.plan, loaded.weights)
+    }
+
+    /// Inputs, in order.
+    pub fn inputs(&self) -> &[Port] {
+        &self.plan.entries[0].inputs
+    }
+
+    /// Outputs, in order.
+    pub fn outputs(&self) -> &[Port] {
+        &self.plan.entries[0].outputs
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &CheckedPlan {
+        &self.plan
+    }
+
+    /// The weights, as the plan stores them.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Every step with the kernel that runs it.
+    pub fn kernels(&self) -> Vec<StepKernel> {
+        self.loaded.kernels()
+    }
+
+    /// Bytes of all weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.iter().map(|(_, t)| t.bytes().len() as u64).sum()
+    }
+
+    /// Opens a session with so many threads; 0 means all of the machine.
+    pub fn session(&self, threads: usize) -> Box<dyn Session> {
+        self.loaded.session(threads)
+    }
+
+    /// Inputs that the model accepts: ids within the vocabulary, masks of ones, dimensions that fit each other.
+    pub fn random_inputs(&self, options: &RandomInputs) -> Result<Vec<Datum>, Error> {
+        random::inputs(&self.plan.entries[0], options)
+    }
+}
