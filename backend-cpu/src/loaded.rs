@@ -5,8 +5,8 @@ use crate::program::Program;
 use crate::session::{Frame, Symbols};
 use crate::target::Cpu;
 use ir::Datum;
-use plan::{CheckedPlan, Port, Target};
-use runtime::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime, Weights};
+use plan::{CheckedPlan, Port, Target, Weights};
+use runtime::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 

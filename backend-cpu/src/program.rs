@@ -6,8 +6,8 @@ use ir::graph::Origin;
 use ir::ops::{Constraint, Fact};
 use ir::{Dim, Graph, Op, Tensor, TensorType, Value, ValueType};
 use plan::arena::Arena;
-use plan::{Entry, Launch, Layout, Loc, Place, Plan, Step};
-use runtime::{LoadError, StepKernel, Weights};
+use plan::{Entry, Launch, Layout, Loc, Place, Plan, Step, Weights};
+use runtime::{LoadError, StepKernel};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -108,7 +108,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     let verified = ir::verify(&graph).expect("the driver verified the graph after the last pass");
     let hash = hash_of(&file)?;
     let made = plan::build(verified, &Cpu, &hash)?;
-    let made = if options.link_weights { linked(made) } else { made };
+    
     let plan = plan::check(made).map_err(|found| plan::store::StoreError::Unsafe(found.clone()))?;
     let weights = GraphWeights::new(&plan);
     let mut report = Report {

@@ -3,14 +3,10 @@
 use ir::eval::GraphError;
 use ir::graph::Origin;
 use ir::ops::EvalError;
-use ir::{Datum, Tensor};
-use plan::{CheckedPlan, Port, Target};
-use std::collections::BTreeMap;
+use ir::Datum;
+use plan::{CheckedPlan, Port, Target, Weights};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The data of a plan's weights by name, each in the layout that the plan records.
-pub type Weights = BTreeMap<Arc<str>, Tensor>;
 
 /// A device kind that can run plans.
 pub trait Backend: Target + Send + Sync {

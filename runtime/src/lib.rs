@@ -5,4 +5,4 @@ pub mod decoder;
 pub mod text;
 
 pub use decoder::{DecodeError, Decoder};
-pub use backend::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime, Weights};
+pub use backend::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime};
