@@ -5,8 +5,8 @@ use backend_cpu::Cpu;
 use ir::graph::Value;
 use ir::ops::{CORE_TABLE, HOST_TABLE, Tolerance};
 use ir::{DType, Datum, Graph, Tensor, eval, text};
-use plan::Layout;
-use runtime::{Backend, Weights};
+use plan::{GraphWeights, Weights};
+use runtime::Backend;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -93,19 +93,7 @@ fn run_both(name: &str, g: &Graph, random: &mut Random) {
     let verified = ir::verify(g).unwrap_or_else(|e| panic!("{name}: {e}\n{g}"));
     let plan = plan::build(verified, &Cpu, "").unwrap_or_else(|e| panic!("{name}: {e}\n{g}"));
     let plan = Arc::new(plan::check(plan).unwrap_or_else(|e| panic!("{name}: {e:?}\n{g}")));
-    let mut weights = Weights::new();
-    for id in g.order() {
-        let Some(info) = plan.weights.get(&g.node(id).names[0]) else { continue };
-        let t = g.constant_of(id.into()).expect("a weight has data");
-        let stored = match info.layout {
-            Layout::RowMajor => t.clone(),
-            layout => {
-                let packed = layout.pack(t.dtype(), t.dims(), t.bytes()).expect("the layout fits");
-                Tensor::from_bytes(DType::U8, &[packed.len()], &packed).unwrap()
-            }
-        };
-        weights.insert(g.node(id).names[0].clone(), stored);
-    }
+    let weights = Weights::from_source(&plan, &GraphWeights::new(&plan)).expect("the graph has its weights");
     let loaded = Cpu.load(plan, weights).unwrap_or_else(|e| panic!("{name}: {e}\n{g}"));
     let mut session = loaded.session(2);
     let tolerance = |d: DType| {

@@ -2,7 +2,7 @@
 
 use crate::{Error, Model};
 use backend_cpu::Cpu;
-use passes::{Driver, audit::Audit, pipeline};
+use passes::{Driver, Miss, audit::Audit, pipeline};
 use plan::store::{WriteOptions, write};
 use plan::{CheckedPlan, GraphWeights, Hash, Weights};
 use std::collections::BTreeMap;
@@ -121,7 +121,8 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     for (_, entry) in &did.log {
         match &entry.outcome {
             Ok(()) => *report.rewrites.entry(entry.rule.to_string()).or_default() += 1,
-            Err(miss) => report.near_misses.push(near_miss(entry, miss)),
+            Err(Miss::NoEffect) => {}
+            Err(Miss::Refused(reason)) => report.near_misses.push(near_miss(entry, reason)),
         }
     }
     count_reference(&plan.entries[0], &mut report.reference);
@@ -139,9 +140,9 @@ fn hash_of(file: &Path) -> Result<String, Error> {
     Ok(Hash::of(ir::tensor::Memory::bytes(&mapped)).to_string())
 }
 
-fn near_miss(entry: &passes::Entry, miss: &passes::Miss) -> String {
+fn near_miss(entry: &passes::Entry, reason: &str) -> String {
     let origin = if entry.origin.is_empty() { String::new() } else { format!(" (from {})", entry.origin.join(" + ")) };
-    format!("{} at `{}`{origin}: {miss}", entry.rule, entry.at)
+    format!("{} at `{}`{origin}: {reason}", entry.rule, entry.at)
 }
 
 fn count_reference(entry: &plan::Entry, into: &mut BTreeMap<String, usize>) {
