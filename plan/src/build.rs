@@ -295,10 +295,10 @@ impl<'a> PlanBuilder<'a> {
     /// same one and it applies; otherwise the constant stays row-major. [`WeightInfo::layout`] says which it became.
     pub fn weight_layout(&mut self, value: Value, layout: Layout) {
         let is_weight = matches!(self.graph.node(value.node).kind, Kind::Weight(_));
-        if let Some(Loc { place: Place::Weight(key), .. }) = self.locs.get(&value).filter(|_| is_weight) {
-            if let Some(weight) = self.weights.found.get_mut(key) {
-                weight.wishes.push(layout);
-            }
+        if let Some(Loc { place: Place::Weight(key), .. }) = self.locs.get(&value).filter(|_| is_weight)
+            && let Some(weight) = self.weights.found.get_mut(key)
+        {
+            weight.wishes.push(layout);
         }
     }
 
@@ -307,7 +307,7 @@ impl<'a> PlanBuilder<'a> {
         self.steps.push(Step::Sync(sync));
     }
 
-    /// New memory of the arena, for a target that moves values between memories.
+    /// Moves a value to new memory, where later readers find it; for a target with memories of its own.
     pub fn transfer(&mut self, stream: Stream, value: Value) {
         let from = self.value_loc(value);
         self.read(&from);

@@ -145,10 +145,11 @@ fn shape_of_entry(entry: &Entry, symbols: &BTreeSet<Arc<str>>, findings: &mut Ve
         if let Some(above) = buffer.after.iter().find(|b| b.0 as usize >= id) {
             about(None, format!("b{id} is after b{}, which is not before it", above.0));
         }
-        if sizes.insert(&buffer.bytes) {
-            if let Some(s) = buffer.bytes.symbols().into_iter().find(|s| s.starts_with('?') || !symbols.contains(s)) {
-                about(None, format!("the size of b{id} mentions `{s}`, which has no value when the arena is laid out"));
-            }
+        let unbound = |s: &Arc<str>| s.starts_with('?') || !symbols.contains(s);
+        if sizes.insert(&buffer.bytes)
+            && let Some(s) = buffer.bytes.symbols().into_iter().find(unbound)
+        {
+            about(None, format!("the size of b{id} mentions `{s}`, which has no value when the arena is laid out"));
         }
     }
     for (at, step) in entry.steps.iter().enumerate() {

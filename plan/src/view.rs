@@ -91,7 +91,9 @@ fn candidate(op: &Op, graph: &Graph, node: NodeId) -> Option<Value> {
         Op::CoreOp(
             CoreOp::Reshape(_) | CoreOp::Slice(_) | CoreOp::Transpose(_) | CoreOp::Expand(_) | CoreOp::Cast(_),
         )
-        | Op::HostOp(HostOp::ReshapeTo(_)) => graph.operands(node).first().copied(),
+        | Op::HostOp(HostOp::ReshapeTo(_) | HostOp::SqueezeBy(_) | HostOp::UnsqueezeBy(_)) => {
+            graph.operands(node).first().copied()
+        }
         _ => None,
     }
 }
@@ -104,7 +106,8 @@ fn offset(op: &Op, graph: &Graph, sizes: &Sizes, of: Value, result: Value) -> Op
     match op {
         Op::CoreOp(CoreOp::Slice(slice)) => slice_offset(slice, from.dims()?, from.dtype.bits()),
         Op::CoreOp(CoreOp::Transpose(t)) => keeps_order(&t.perm, from.dims()?).then(|| Dim::constant(0)),
-        Op::CoreOp(CoreOp::Reshape(_) | CoreOp::Expand(_) | CoreOp::Cast(_)) | Op::HostOp(HostOp::ReshapeTo(_)) => {
+        Op::CoreOp(CoreOp::Reshape(_) | CoreOp::Expand(_) | CoreOp::Cast(_))
+        | Op::HostOp(HostOp::ReshapeTo(_) | HostOp::SqueezeBy(_) | HostOp::UnsqueezeBy(_)) => {
             let same = sizes.same(&from.shape.elements()?, &to.shape.elements()?);
             same.then(|| Dim::constant(0))
         }

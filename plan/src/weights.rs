@@ -79,6 +79,11 @@ impl Weights {
         self.0.iter()
     }
 
+    /// The weights as a plain map; their data stays shared.
+    pub fn to_map(&self) -> BTreeMap<Arc<str>, Tensor> {
+        (*self.0).clone()
+    }
+
     /// Weights for running a plan that was never written; row-major ones are shared, panels are made here.
     pub fn from_source(plan: &Plan, source: &dyn WeightSource) -> Result<Weights, StoreError> {
         let mut weights = BTreeMap::new();

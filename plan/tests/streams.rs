@@ -1,0 +1,113 @@
+//! Plans of several streams: every sync that is needed is there, and no other.
+
+mod common;
+
+use common::graph;
+use ir::{NodeId, Verified};
+use plan::{
+    CheckedPlan, Finding, LaunchOptions, LowerError, Plan, PlanBuilder, Step, Stream, SyncKind, SyncPoint, Target,
+    check,
+};
+
+/// Two branches on streams of their own, joined on the host.
+struct Branches;
+
+fn order(signaller: u8, waiter: u8) -> SyncPoint {
+    SyncPoint { signaller: Stream(signaller), waiter: Stream(waiter), kind: SyncKind::Order }
+}
+
+impl Target for Branches {
+    fn name(&self) -> &str {
+        "branches"
+    }
+
+    fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
+        let op = graph.graph().op(node).unwrap();
+        let stream = match op.name() {
+            "exp" => Stream(1),
+            "neg" => Stream(2),
+            _ => Stream::HOST,
+        };
+        if stream == Stream::HOST {
+            plan.sync(order(1, 0));
+            plan.sync(order(2, 0));
+        } else {
+            // The run before may still be reading what this one overwrites.
+            plan.sync(order(0, stream.0));
+        }
+        plan.launch(node, op.name(), LaunchOptions { stream: Some(stream), ..LaunchOptions::default() })
+    }
+}
+
+fn branches() -> Plan {
+    let g = graph("graph @g(%x: f32[N]) { %a = exp(%x) %b = neg(%x) %c = add(%a, %b) return %c }");
+    plan::build(ir::verify(&g).unwrap(), &Branches, "none").unwrap()
+}
+
+fn checked(mutate: impl FnOnce(&mut Vec<Step>)) -> Result<CheckedPlan, Vec<Finding>> {
+    let mut plan = branches();
+    mutate(&mut plan.entries[0].steps);
+    check(plan)
+}
+
+#[test]
+fn removing_any_sync_is_a_race() {
+    checked(|_| ()).unwrap_or_else(|f| panic!("{}", f[0]));
+    let syncs: Vec<usize> = (0..branches().entries[0].steps.len())
+        .filter(|i| matches!(branches().entries[0].steps[*i], Step::Sync(_)))
+        .collect();
+    assert_eq!(syncs.len(), 4);
+    for sync in syncs {
+        // The step stays, so that lives of buffers do; a pace orders nothing.
+        let findings = checked(|steps| steps[sync] = pace()).unwrap_err();
+        assert!(findings[0].problem.contains("no sync orders it"), "{}", findings[0]);
+    }
+}
+
+fn pace() -> Step {
+    Step::Sync(SyncPoint { kind: SyncKind::Pace { reason: "a chunk".into() }, ..order(1, 2) })
+}
+
+#[test]
+fn a_sync_that_orders_nothing_is_refused() {
+    let findings = checked(|steps| steps.push(Step::Sync(order(2, 1)))).unwrap_err();
+    assert!(findings[0].problem.contains("orders nothing"), "{}", findings[0]);
+    checked(|steps| steps.push(pace())).unwrap();
+}
+
+#[test]
+fn a_sync_before_the_write_does_not_help() {
+    let findings = checked(|steps| {
+        let join = steps.iter().position(|s| *s == Step::Sync(order(2, 0))).unwrap();
+        let before = steps.iter().position(|s| matches!(s, Step::Launch(l) if l.kernel == "neg")).unwrap();
+        let (sync, moved) = (steps[join].clone(), std::mem::replace(&mut steps[join], pace()));
+        assert_eq!(sync, moved);
+        steps[before - 1] = Step::Sync(order(0, 2));
+        steps.insert(before, sync);
+        steps.remove(join + 1);
+    });
+    assert!(findings.unwrap_err()[0].problem.contains("no sync orders it"));
+}
+
+#[test]
+fn memory_that_two_streams_reuse_needs_a_sync() {
+    // d dies before e is written on another stream; they share bytes.
+    struct Chain;
+    impl Target for Chain {
+        fn name(&self) -> &str {
+            "chain"
+        }
+        fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
+            let graph = graph.graph();
+            let name = graph.node(node).names[0].clone();
+            let stream = Stream(u8::from(matches!(&*name, "e" | "y2")));
+            plan.launch(node, "k", LaunchOptions { stream: Some(stream), ..LaunchOptions::default() })
+        }
+    }
+    let text = "graph @g(%x: f32[N]) { %d = exp(%x) %y1 = neg(%d) %e = exp(%x) %y2 = neg(%e) return %y1, %y2 }";
+    let g = graph(text);
+    let plan = plan::build(ir::verify(&g).unwrap(), &Chain, "none").unwrap();
+    assert_eq!(plan::arena::layout(&plan.entries[0], &|_| Some(16)).unwrap().total, 64, "d and e share memory");
+    let findings = check(plan).unwrap_err();
+    assert!(findings[0].problem.contains("may share bytes"), "{}", findings[0]);
+}
