@@ -12,7 +12,7 @@ use petgraph::visit::EdgeRef;
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Names a node until the next rewrite; petgraph reuses the slots of removed nodes.
@@ -499,6 +499,8 @@ impl Graph {
     }
 
     /// Topological order of all nodes; ties go to the node created first.
+    ///
+    /// A node whose attributes mention a late symbol comes after the node that binds it, which no edge may say.
     pub fn order(&self) -> Vec<NodeId> {
         let mut waiting: HashMap<NodeIndex, usize> = HashMap::with_capacity(self.dag.node_count());
         let mut ready = BinaryHeap::new();
@@ -510,8 +512,25 @@ impl Graph {
             }
         }
         let mut order = Vec::with_capacity(waiting.len());
-        while let Some(Reverse((_, n))) = ready.pop() {
+        let mut late = LateSymbols::default();
+        loop {
+            let Some(Reverse((seq, n))) = ready.pop() else {
+                // Symbols that nothing binds: the verifier says so.
+                match late.release_any() {
+                    Some(entry) => {
+                        ready.push(Reverse(entry));
+                        continue;
+                    }
+                    None => return order,
+                }
+            };
+            if self.next_late > 0 && late.park(&self.dag[n], (seq, n)) {
+                continue;
+            }
             order.push(NodeId(n));
+            if self.next_late > 0 {
+                ready.extend(late.bind(&self.dag[n]).into_iter().map(Reverse));
+            }
             for e in self.dag.edges_directed(n, Outgoing) {
                 let left = waiting.get_mut(&e.target()).expect("every node is waiting");
                 *left -= 1;
@@ -520,7 +539,6 @@ impl Graph {
                 }
             }
         }
-        order
     }
 
     /// Whether edges form a cycle; then [`Graph::order`] is incomplete.
@@ -571,6 +589,53 @@ impl Graph {
             }
         }
         before - self.dag.node_count()
+    }
+}
+
+/// Nodes whose attributes mention late symbols, while nothing has bound these.
+#[derive(Default)]
+struct LateSymbols {
+    bound: HashSet<Arc<str>>,
+    parked: BTreeMap<Arc<str>, Vec<(u32, NodeIndex)>>,
+    given_up: bool,
+}
+
+impl LateSymbols {
+    /// Sets a node aside when a symbol that it mentions is not bound.
+    fn park(&mut self, node: &Node, entry: (u32, NodeIndex)) -> bool {
+        let Kind::Op(op) = &node.kind else { return false };
+        if self.given_up || op.has_body() {
+            return false;
+        }
+        let mut missing: Option<Arc<str>> = None;
+        op.clone().map_dims(&mut |d| {
+            if missing.is_none() && d.is_late() {
+                missing = d.symbols().into_iter().find(|s| late_number(s).is_some() && !self.bound.contains(s));
+            }
+            d.clone()
+        });
+        let Some(symbol) = missing else { return false };
+        self.parked.entry(symbol).or_default().push(entry);
+        true
+    }
+
+    /// Notes what a node's results bind; returns the nodes that waited for it.
+    fn bind(&mut self, node: &Node) -> Vec<(u32, NodeIndex)> {
+        let dims = node.facts.iter().filter_map(|f| f.ty.as_tensor()?.dims()).flatten();
+        let symbols: Vec<Arc<str>> = dims.filter_map(|d| d.as_sym().filter(|s| s.starts_with('?'))).map(Arc::from).collect();
+        let new = symbols.into_iter().filter(|s| self.bound.insert(s.clone())).collect::<Vec<_>>();
+        new.iter().filter_map(|s| self.parked.remove(s)).flatten().collect()
+    }
+
+    fn release_any(&mut self) -> Option<(u32, NodeIndex)> {
+        self.given_up = true;
+        let symbol = self.parked.keys().next()?.clone();
+        let mut nodes = self.parked.remove(&symbol)?;
+        let first = nodes.remove(0);
+        if !nodes.is_empty() {
+            self.parked.insert(symbol, nodes);
+        }
+        Some(first)
     }
 }
 

@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Looks at the graph after a pass.
+pub type Observer<'a> = dyn FnMut(&'static str, &Graph) + 'a;
+
 /// A part of a pipeline.
 #[derive(Clone)]
 pub enum Stage {
@@ -74,7 +77,7 @@ pub struct Driver<'a> {
     /// What to run.
     pub stages: Vec<Stage>,
     /// Called after every pass, for printing.
-    pub observe: Option<&'a mut dyn FnMut(&'static str, &Graph)>,
+    pub observe: Option<&'a mut Observer<'a>>,
     /// Ends after the first run of the pass of this name.
     pub stop_after: Option<String>,
     /// Evaluates before and after every pass and compares.

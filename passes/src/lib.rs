@@ -11,6 +11,7 @@ mod edit;
 pub mod fold_constants;
 pub mod fold_shapes;
 pub mod fuse_elementwise;
+pub mod fuse_epilogues;
 pub mod fuse_norm;
 pub mod merge_duplicates;
 mod pass;

@@ -30,7 +30,7 @@ use std::collections::hash_map::Entry;
 pub const PASS: Pass = Pass { name: "merge-duplicates", body: Body::Whole(merge) };
 
 /// Constants above this many bytes are compared by where their data lies, not by content.
-const MAX_COMPARED_BYTES: usize = 4096;
+const MAX_COMPARED_BYTES: usize = 512;
 
 fn merge(graph: &mut Graph, cx: &mut Context) {
     let mut first: HashMap<String, NodeId> = HashMap::new();

@@ -1,7 +1,7 @@
 //! The passes of a compilation, in order.
 
 use crate::driver::Stage;
-use crate::{canonicalize, fold_constants, fold_shapes, fuse_elementwise, fuse_norm, merge_duplicates};
+use crate::{canonicalize, fold_constants, fold_shapes, fuse_elementwise, fuse_epilogues, fuse_norm, merge_duplicates};
 
 /// What every compilation runs, whatever the device.
 pub fn standard() -> Vec<Stage> {
@@ -11,6 +11,7 @@ pub fn standard() -> Vec<Stage> {
             rounds: 4,
         },
         Stage::Once(fuse_norm::PASS),
+        Stage::Once(fuse_epilogues::PASS),
         Stage::Once(fuse_elementwise::PASS),
     ]
 }
