@@ -10,9 +10,12 @@ mod data_fill;
 mod data_order;
 mod elementwise_binary;
 mod elementwise_unary;
+mod host_control;
 mod index_gather;
 mod index_select;
 mod matmul;
+mod ml_scale;
+mod ml_trees;
 mod nn_activation;
 mod nn_attention;
 mod nn_conv;
@@ -46,9 +49,12 @@ const TABLES: &[Table] = &[
     data_order::TABLE,
     elementwise_binary::TABLE,
     elementwise_unary::TABLE,
+    host_control::TABLE,
     index_gather::TABLE,
     index_select::TABLE,
     matmul::TABLE,
+    ml_scale::TABLE,
+    ml_trees::TABLE,
     nn_activation::TABLE,
     nn_attention::TABLE,
     nn_conv::TABLE,

@@ -5,29 +5,41 @@ use super::{
     SmallVec, Tolerance, TypeError, ValueType,
 };
 
+mod bodies;
+pub use bodies::merge_types;
+pub use choose_label::Scores;
+pub use post_transform::Transform;
+pub use tree_ensemble::Aggregate;
+
 super::op_table! {
     /// The operators that run on the host.
     HostOp, true, HOST_TABLE:
-    mod max_pool_indices: MaxPoolIndices;
     mod bit_cast: BitCast;
+    mod choose_label: ChooseLabel;
     mod compress: Compress;
     mod det: Det;
     mod expand_to: ExpandTo;
     mod eye_like: EyeLike;
     mod fill_by: FillBy;
+    mod if_else: If;
+    mod loop_body: Loop;
+    mod max_pool_indices: MaxPoolIndices;
     mod non_max_suppression: NonMaxSuppression;
     mod nonzero: Nonzero;
     mod one_hot_by: OneHotBy;
     mod pad_by: PadBy;
+    mod post_transform: PostTransform;
     mod range_of: RangeOf;
     mod reshape_to: ReshapeTo;
     mod resize_by: ResizeBy;
     mod reverse_sequence: ReverseSequence;
+    mod scan: Scan;
     mod slice_by: SliceBy;
     mod split_by: SplitBy;
     mod squeeze_by: SqueezeBy;
     mod tile_by: TileBy;
     mod top_k_by: TopKBy;
+    mod tree_ensemble: TreeEnsemble;
     mod trilu_by: TriluBy;
     mod unique: Unique;
     mod unsqueeze_by: UnsqueezeBy;
