@@ -8,6 +8,7 @@ mod contrib;
 mod data_cut;
 mod data_fill;
 mod data_order;
+mod data_random;
 mod elementwise_binary;
 mod elementwise_unary;
 mod host_control;
@@ -25,10 +26,12 @@ mod nn_recurrent;
 mod nn_resize;
 mod quant;
 mod reduce;
+mod sequence_lists;
 mod shape_arrange;
 mod shape_reshape;
 mod shape_size;
 mod softmax;
+mod string_text;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -47,6 +50,7 @@ const TABLES: &[Table] = &[
     data_cut::TABLE,
     data_fill::TABLE,
     data_order::TABLE,
+    data_random::TABLE,
     elementwise_binary::TABLE,
     elementwise_unary::TABLE,
     host_control::TABLE,
@@ -64,10 +68,12 @@ const TABLES: &[Table] = &[
     nn_resize::TABLE,
     quant::TABLE,
     reduce::TABLE,
+    sequence_lists::TABLE,
     shape_arrange::TABLE,
     shape_reshape::TABLE,
     shape_size::TABLE,
     softmax::TABLE,
+    string_text::TABLE,
 ];
 
 static HANDLERS: LazyLock<HashMap<(&'static str, &'static str), Handler>> = LazyLock::new(|| {

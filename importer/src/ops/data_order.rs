@@ -1,8 +1,8 @@
 //! Running sums, reversed sequences, reinterpreted bits and determinants.
 
 use ir::graph::Value;
-use ir::ops::host::{BitCast, Det, ReverseSequence};
-use ir::ops::{Cumulate, CumulateFn};
+use ir::ops::CumulateFn;
+use ir::ops::host::{BitCast, CumulateBy, Det, ReverseSequence};
 
 use super::Table;
 use crate::node::{NodeCx, NodeError};
@@ -21,10 +21,8 @@ fn bit_cast(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 }
 
 fn cumulate(cx: &mut NodeCx<'_>, f: CumulateFn) -> Result<Vec<Value>, NodeError> {
-    let axis = cx.numbers(cx.input(1)?).filter(|axis| axis.len() == 1);
-    let Some(axis) = axis else { return cx.unsupported("the axis is not a constant") };
     let (exclusive, reverse) = (cx.attr_bool("exclusive", false)?, cx.attr_bool("reverse", false)?);
-    cx.one(Cumulate { f, axis: axis[0], exclusive, reverse }, &[cx.input(0)?])
+    cx.fold(CumulateBy { f, exclusive, reverse }, &[cx.input(0)?, cx.input(1)?], 1)
 }
 
 fn reverse_sequence(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
