@@ -200,7 +200,7 @@ impl<'a> Operands<'a> {
 
     /// Shape after numpy broadcasting of all the given shapes.
     ///
-    /// A symbol against a number other than 1 gives the number; two different expressions are taken for equal.
+    /// A symbol against a number other than 1 gives the number; an expression of at most 1 is taken for 1, two different ones for equal.
     pub fn broadcast(&self, shapes: &[&Shape]) -> Result<Shape, TypeError> {
         let Some(all) = shapes.iter().map(|s| s.dims()).collect::<Option<Vec<_>>>() else {
             return Ok(Shape::Unranked);
@@ -219,6 +219,12 @@ impl<'a> Operands<'a> {
                 } else if r.as_const().is_some() && d.as_const().is_none() {
                     // d is the number or 1; either way the result is the number.
                 } else if d.as_const().is_some() && r.as_const().is_none() {
+                    *r = d.clone();
+                } else if d.bounds().1 == Some(1) {
+                    // At most 1: min(1, S) of an exporter is 1 unless there is nothing to compute.
+                    self.assume_same(d, &one)?;
+                } else if r.bounds().1 == Some(1) {
+                    self.assume_same(r, &one)?;
                     *r = d.clone();
                 } else {
                     self.assume_same(r, d)?;
