@@ -17,6 +17,8 @@ mod order;
 pub mod proto;
 mod scope;
 pub mod tensor;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use error::{Failure, Failures, ImportError};

@@ -14,6 +14,7 @@ mod elementwise_unary;
 mod host_control;
 mod index_gather;
 mod index_select;
+mod loss;
 mod matmul;
 mod ml_scale;
 mod ml_trees;
@@ -56,6 +57,7 @@ const TABLES: &[Table] = &[
     host_control::TABLE,
     index_gather::TABLE,
     index_select::TABLE,
+    loss::TABLE,
     matmul::TABLE,
     ml_scale::TABLE,
     ml_trees::TABLE,

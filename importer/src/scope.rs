@@ -202,7 +202,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub const MAX_NODES: usize = 2_000_000;
+    pub const MAX_NODES: usize = 400_000;
 
     /// Notes a failed node; an error that ends the import comes back.
     pub fn fail(&mut self, node: &str, op: &str, error: NodeError) -> Result<(), ImportError> {

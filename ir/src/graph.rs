@@ -110,6 +110,8 @@ pub struct Graph {
     /// What typing took for granted.
     pub constraints: BTreeSet<Constraint>,
     taken: HashSet<Arc<str>>,
+    /// Numbers from which on names of this beginning are free.
+    numbered: HashMap<Arc<str>, u32>,
     absent: Option<NodeId>,
     next_seq: u32,
     next_late: u32,
@@ -140,10 +142,14 @@ impl Graph {
     fn unique(&mut self, hint: &str) -> Arc<str> {
         let hint = if hint.is_empty() { "v" } else { hint };
         let mut name: Arc<str> = hint.into();
-        let mut n = 1;
+        let mut n = self.numbered.get(hint).copied().unwrap_or(1);
         while self.taken.contains(&name) {
             name = format!("{hint}.{n}").into();
             n += 1;
+        }
+        // Many values of one name would otherwise be counted through again and again.
+        if n > 64 {
+            self.numbered.insert(hint.into(), n);
         }
         self.taken.insert(name.clone());
         name

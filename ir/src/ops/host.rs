@@ -38,6 +38,7 @@ super::op_table! {
     mod post_transform: PostTransform;
     mod random: Random, Multinomial;
     mod range_of: RangeOf;
+    mod reduce_by: ReduceBy;
     mod reshape_to: ReshapeTo;
     mod resize_by: ResizeBy;
     mod reverse_sequence: ReverseSequence;
