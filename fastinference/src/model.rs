@@ -2,8 +2,8 @@
 
 use crate::{CompileOptions, Error, RandomInputs, compile, random};
 use backend_cpu::Cpu;
-use ir::Datum;
-use plan::{CheckedPlan, Port, Weights};
+use ir::{Datum, Verified};
+use plan::{CheckedPlan, GraphWeights, Port, StoreError, Weights};
 use runtime::{Backend, Loaded, Session, StepKernel};
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +34,13 @@ impl Model {
     pub fn load(folder: &Path) -> Result<Model, Error> {
         let loaded = plan::store::load(folder)?;
         Model::new(loaded.plan, loaded.weights)
+    }
+
+    /// Plans a graph as it stands, without passes; its weights must have their data.
+    pub fn from_graph(graph: Verified<'_>) -> Result<Model, Error> {
+        let plan = plan::check(plan::build(graph, &Cpu, "")?).map_err(StoreError::Unsafe)?;
+        let weights = Weights::from_source(&plan, &GraphWeights::new(&plan))?;
+        Model::new(plan, weights)
     }
 
     /// Inputs, in order.

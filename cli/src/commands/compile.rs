@@ -1,0 +1,150 @@
+//! `compile`: makes a plan of a model and says what became of it.
+
+use crate::failure::Failure;
+use crate::flags::DimFlags;
+use crate::models;
+use crate::progress::Stages;
+use crate::units;
+use clap::Args;
+use fastinference::{CompileOptions, Compiled, Report};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Compiles a model to a plan.
+#[derive(Args)]
+pub struct Flags {
+    /// An .onnx file, or a folder with model.onnx
+    model: PathBuf,
+    /// Where the plan goes [default: beside the model, named after it]
+    #[arg(short, long, value_name = "PLAN")]
+    output: Option<PathBuf>,
+    /// Replaces an existing plan
+    #[arg(long)]
+    force: bool,
+    /// Leaves weights that need no repacking in the model's own files
+    #[arg(long)]
+    link_weights: bool,
+    #[command(flatten)]
+    dims: DimFlags,
+    /// Evaluates the graph before and after every pass and compares the results
+    #[arg(long)]
+    verify: bool,
+    /// Ends after the pass of this name
+    #[arg(long, value_name = "PASS")]
+    stop_after: Option<String>,
+    /// Prints the graph after the pass of this name; may be repeated
+    #[arg(long, value_name = "PASS")]
+    print_after: Vec<String>,
+    /// Lists the places where a rewrite almost fitted, and why not
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Runs the command.
+pub fn main(flags: Flags) -> Result<(), Failure> {
+    let plan = flags.output.clone().unwrap_or_else(|| default_plan(&flags.model));
+    may_write(&plan, flags.force)?;
+    let options = CompileOptions {
+        link_weights: flags.link_weights,
+        dims: flags.dims.to_map(),
+        verify: flags.verify,
+        stop_after: flags.stop_after.clone(),
+        print_after: flags.print_after.clone(),
+    };
+    let mut stages = Stages::new(&flags.print_after);
+    let saved = fastinference::compile(&flags.model, &options, &mut stages).and_then(|compiled| {
+        fastinference::Progress::stage(&mut stages, "writing the plan");
+        let bytes = compiled.save(&plan, flags.force)?;
+        Ok((compiled, bytes))
+    });
+    stages.finish();
+    let (compiled, bytes) = saved?;
+    let mut out = io::stdout().lock();
+    summary(&mut out, &flags.model, &plan, &compiled, bytes)?;
+    if flags.explain {
+        explain(&mut out, compiled.report())?;
+    }
+    Ok(())
+}
+
+fn default_plan(model: &Path) -> PathBuf {
+    if model.is_dir() { model.join("model.plan") } else { model.with_extension("plan") }
+}
+
+fn may_write(plan: &Path, force: bool) -> Result<(), Failure> {
+    let Ok(found) = fs::symlink_metadata(plan) else { return Ok(()) };
+    let exists = Failure::work(format!("{} exists already", plan.display()));
+    if !force {
+        return Err(exists.with_help("use --force to replace it, or name another place with -o"));
+    }
+    let empty = || fs::read_dir(plan).is_ok_and(|mut entries| entries.next().is_none());
+    if found.is_dir() && (models::is_plan(plan) || empty()) {
+        return Ok(());
+    }
+    Err(Failure::work(format!("{} is not a plan, so it is not replaced", plan.display()))
+        .with_help("name another place with -o"))
+}
+
+/// What the compiler did, for people.
+pub fn summary(out: &mut dyn Write, model: &Path, plan: &Path, compiled: &Compiled, bytes: u64) -> io::Result<()> {
+    let report = compiled.report();
+    writeln!(out, "compiled {} in {}", model.display(), units::time(report.elapsed))?;
+    let weights = units::bytes(report.weight_bytes);
+    writeln!(out, "  plan       {} ({}, weights {weights})", plan.display(), units::bytes(bytes))?;
+    let (before, after) = (report.nodes_before, report.nodes_after);
+    writeln!(out, "  nodes      {before} imported, {after} in the plan")?;
+    writeln!(out, "  rewrites   {}", rewrites(report))?;
+    writeln!(out, "  reference  {}", reference(report))?;
+    for warning in &report.warnings {
+        writeln!(out, "  warning    {warning}")?;
+    }
+    Ok(())
+}
+
+/// `fold_shapes 120, fuse_norm 9`: the passes that changed something, in order.
+pub fn rewrites(report: &Report) -> String {
+    let counts = report.rewrites.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}"));
+    let text = counts.collect::<Vec<_>>().join(", ");
+    if text.is_empty() { "none".into() } else { text }
+}
+
+/// Which operators have no kernel of their own.
+pub fn reference(report: &Report) -> String {
+    let counts: Vec<String> = report.reference.iter().map(|(op, n)| format!("{op} {n}")).collect();
+    if counts.is_empty() {
+        "nothing: every node has a kernel".into()
+    } else {
+        format!("{} (slow: no kernel yet)", counts.join(", "))
+    }
+}
+
+fn explain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    if report.near_misses.is_empty() {
+        return writeln!(out, "no rewrite almost fitted");
+    }
+    writeln!(out, "rewrites that almost fitted:")?;
+    report.near_misses.iter().try_for_each(|miss| writeln!(out, "  {miss}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_lies_beside_the_model() {
+        assert_eq!(default_plan(Path::new("a/net.onnx")), Path::new("a/net.plan"));
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(default_plan(folder.path()), folder.path().join("model.plan"));
+    }
+
+    #[test]
+    fn keeps_folders_that_are_no_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.txt"), b"years of work").unwrap();
+        assert!(may_write(folder.path(), true).is_err());
+        fs::write(folder.path().join("plan.yaml"), b"").unwrap();
+        assert!(may_write(folder.path(), true).is_ok());
+        assert!(may_write(folder.path(), false).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! `inspect`: shows what is in a model or plan: nodes, kernels, bytes, flops, memory.
+
+mod dot;
+mod facts;
+mod html;
+mod json;
+mod text;
+
+use crate::failure::Failure;
+use crate::flags::DimFlags;
+use crate::models;
+use crate::tensor_file::write_file;
+use clap::Args;
+use facts::Facts;
+use fastinference::CompileOptions;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Shows what is in a plan, or what compiling a model makes of it.
+#[derive(Args)]
+pub struct Flags {
+    /// A plan, an .onnx file, or a folder with model.onnx
+    model: PathBuf,
+    /// Also prints the graph as text
+    #[arg(long, conflicts_with_all = ["json", "dot"])]
+    graph: bool,
+    /// Also prints the steps of the plan
+    #[arg(long, conflicts_with_all = ["json", "dot"])]
+    steps: bool,
+    /// Prints one JSON object: `ops` counts nodes by operator, `nodes` has each node's details
+    #[arg(long, conflicts_with = "dot")]
+    json: bool,
+    /// Prints the graph for Graphviz
+    #[arg(long)]
+    dot: bool,
+    /// Writes one self-contained page: a table of nodes to search and sort, and a picture of the memory
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    #[command(flatten)]
+    dims: DimFlags,
+}
+
+/// Runs the command.
+pub fn main(flags: Flags) -> Result<(), Failure> {
+    let model = models::open(&flags.model, &CompileOptions::default())?;
+    let facts = Facts::of(&flags.model, &model, &flags.dims.to_map())?;
+    let mut out = io::stdout().lock();
+    if let Some(path) = &flags.html {
+        write_file(path, html::page(&facts).as_bytes())?;
+    }
+    match () {
+        _ if flags.json => writeln!(out, "{}", json::object(&facts))?,
+        _ if flags.dot => dot::print(&mut out, model.plan())?,
+        _ if flags.html.is_some() && !flags.graph && !flags.steps => {}
+        _ => text::print(&mut out, &facts, model.plan(), flags.graph, flags.steps)?,
+    }
+    Ok(())
+}

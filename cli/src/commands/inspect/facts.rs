@@ -1,0 +1,211 @@
+//! What there is to know of a plan, gathered once for every way of showing it.
+//!
+//! Bytes and flops are expressions over the model's symbols. To give numbers, every symbol that `--dim` does not fix counts as
+//! [`ASSUMED`].
+
+use crate::failure::Failure;
+use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
+use fastinference::plan::{Arena, Entry, Offsets, Step};
+use fastinference::{CheckedPlan, Model};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The number that stands for a symbol nobody fixed.
+pub const ASSUMED: i64 = 16;
+
+/// An expression and its number under [`Facts::symbols`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Amount {
+    /// The number; missing where it cannot be computed.
+    pub number: Option<u64>,
+    /// The expression.
+    pub formula: String,
+}
+
+/// A node of the plan.
+#[derive(Debug, Serialize)]
+pub struct NodeFacts {
+    /// Empty for the main entry, else the body's path.
+    pub entry: String,
+    /// Its first result.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// The kernel that computes it; `view` where nothing is computed.
+    pub kernel: String,
+    /// Names of what it reads.
+    pub operands: Vec<String>,
+    /// Types of its results.
+    pub types: Vec<String>,
+    /// Bytes read and written.
+    pub bytes: Amount,
+    /// Arithmetic operations.
+    pub flops: Amount,
+    /// ONNX nodes it stands for.
+    pub origins: Vec<String>,
+}
+
+/// A buffer of the main entry's arena, placed.
+pub struct Block {
+    /// Where it begins.
+    pub offset: u64,
+    /// How large it is.
+    pub bytes: u64,
+    /// First and last step that touch it.
+    pub steps: (u32, u32),
+    /// The value that is written to it first.
+    pub value: String,
+}
+
+/// A plan's facts.
+pub struct Facts {
+    /// What was inspected.
+    pub title: String,
+    /// Names and types.
+    pub inputs: Vec<(String, String)>,
+    /// Names and types.
+    pub outputs: Vec<(String, String)>,
+    /// The numbers used for the symbols.
+    pub symbols: BTreeMap<String, i64>,
+    /// Those of them that nobody fixed.
+    pub assumed: BTreeSet<String>,
+    /// What typing took for granted.
+    pub constraints: Vec<String>,
+    /// Every node, in plan order.
+    pub nodes: Vec<NodeFacts>,
+    /// Nodes by operator.
+    pub ops: BTreeMap<String, usize>,
+    /// Steps of the main entry.
+    pub steps: usize,
+    /// The arena of the main entry.
+    pub arena: Vec<Block>,
+    /// Its size.
+    pub arena_bytes: u64,
+    /// All weights.
+    pub weight_bytes: u64,
+}
+
+impl Facts {
+    /// Gathers them. Fails when `dims` names a symbol that the model does not have.
+    pub fn of(path: &Path, model: &Model, dims: &BTreeMap<String, i64>) -> Result<Facts, Failure> {
+        let plan: &CheckedPlan = model.plan();
+        let main = &plan.entries[0];
+        let symbols = main.graph.input_symbols();
+        if let Some(unknown) = dims.keys().find(|name| !symbols.contains(name.as_str())) {
+            let known: Vec<&str> = symbols.iter().map(|s| &**s).collect();
+            let known =
+                if known.is_empty() { "it has none".to_string() } else { format!("it has {}", known.join(", ")) };
+            return Err(Failure::work(format!("the model has no symbol `{unknown}`")).with_help(known));
+        }
+        let number = |name: &str| dims.get(name).copied().unwrap_or(ASSUMED);
+        let mut facts = Facts {
+            title: path.display().to_string(),
+            inputs: main.inputs.iter().map(|p| (p.name.to_string(), p.ty.to_string())).collect(),
+            outputs: main.outputs.iter().map(|p| (p.name.to_string(), p.ty.to_string())).collect(),
+            symbols: symbols.iter().map(|s| (s.to_string(), number(s))).collect(),
+            assumed: symbols.iter().map(|s| s.to_string()).filter(|s| !dims.contains_key(s)).collect(),
+            constraints: main.graph.constraints.iter().map(ToString::to_string).collect(),
+            nodes: vec![],
+            ops: BTreeMap::new(),
+            steps: main.steps.len(),
+            arena: vec![],
+            arena_bytes: 0,
+            weight_bytes: model.weight_bytes(),
+        };
+        let lookup = |name: &str| Some(number(name));
+        for entry in &plan.entries {
+            let name = if entry.name == "main" { String::new() } else { entry.name.clone() };
+            facts.add_nodes(entry, &name, &lookup);
+        }
+        facts.place(main, &lookup);
+        Ok(facts)
+    }
+
+    fn add_nodes(&mut self, entry: &Entry, path: &str, lookup: &dyn Fn(&str) -> Option<i64>) {
+        let kernels: HashMap<&Arc<str>, &str> = entry.steps.iter().filter_map(launch).collect();
+        let graph = &entry.graph;
+        for id in graph.order() {
+            let node = graph.node(id);
+            let Some(op) = node.op() else { continue };
+            let kernel = kernels.get(&node.names[0]).copied().unwrap_or("view");
+            *self.ops.entry(op.name().to_string()).or_default() += 1;
+            let (bytes, flops) = cost(graph, id.into(), op, kernel == "view");
+            self.nodes.push(NodeFacts {
+                entry: path.to_string(),
+                name: node.names[0].to_string(),
+                op: op.name().to_string(),
+                kernel: kernel.to_string(),
+                operands: graph.operands(id).iter().map(|v| graph.name(*v).to_string()).collect(),
+                types: node.facts.iter().map(|f| f.ty.to_string()).collect(),
+                bytes: amount(&bytes, lookup),
+                flops: amount(&flops, lookup),
+                origins: node.origin.iter().map(ToString::to_string).collect(),
+            });
+        }
+        for (key, body) in &entry.bodies {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}/{key}") };
+            self.add_nodes(body, &path, lookup);
+        }
+    }
+
+    fn place(&mut self, main: &Entry, lookup: &dyn Fn(&str) -> Option<i64>) {
+        let mut offsets = Offsets::default();
+        // Sizes that the assumed numbers make impossible leave the picture empty.
+        if Arena::new(main).layout(lookup, &mut offsets).is_err() {
+            return;
+        }
+        self.arena_bytes = offsets.total;
+        let mut values = vec![String::from("scratch"); main.buffers.len()];
+        for step in main.steps.iter().rev() {
+            if let Step::Launch(launch) = step {
+                for (result, loc) in launch.writes.iter().enumerate() {
+                    if let fastinference::plan::Place::Buffer(id) = loc.place {
+                        let more = if result > 0 { format!(" result {result}") } else { String::new() };
+                        values[id.0 as usize] = format!("{}{more}", launch.node);
+                    }
+                }
+            }
+        }
+        for (i, (buffer, value)) in main.buffers.iter().zip(values).enumerate() {
+            let (offset, bytes) = (offsets.offsets[i], offsets.sizes[i]);
+            self.arena.push(Block { offset, bytes, steps: (buffer.first, buffer.last), value });
+        }
+    }
+
+    /// Nodes that run on the reference evaluation.
+    pub fn on_reference(&self) -> impl Iterator<Item = &NodeFacts> {
+        self.nodes.iter().filter(|n| n.kernel == "reference")
+    }
+
+    /// `with B = 1, S = 16 assumed`: under which numbers the amounts hold; empty when the model has no symbols.
+    pub fn assumption(&self) -> String {
+        let word = |name: &String| if self.assumed.contains(name) { " assumed" } else { "" };
+        let shown: Vec<String> = self.symbols.iter().map(|(name, n)| format!("{name} = {n}{}", word(name))).collect();
+        if shown.is_empty() { String::new() } else { format!("with {}", shown.join(", ")) }
+    }
+}
+
+fn launch(step: &Step) -> Option<(&Arc<str>, &str)> {
+    match step {
+        Step::Launch(launch) => Some((&launch.node, &launch.kernel)),
+        Step::Copy(_) | Step::Sync(_) => None,
+    }
+}
+
+fn cost(graph: &Graph, v: Value, op: &Op, view: bool) -> (Dim, Dim) {
+    if view {
+        return (Dim::constant(0), Dim::constant(0));
+    }
+    let operands = graph.operands(v.node);
+    let operands: Vec<&ValueType> = operands.iter().map(|v| graph.ty(*v)).collect();
+    let results: Vec<ValueType> = graph.results(v.node).map(|v| graph.ty(v).clone()).collect();
+    let cost = op.cost(&operands, &results);
+    (cost.read + cost.written, cost.flops)
+}
+
+fn amount(dim: &Dim, lookup: &dyn Fn(&str) -> Option<i64>) -> Amount {
+    let number = dim.eval(lookup).ok().and_then(|n| u64::try_from(n).ok());
+    Amount { number, formula: dim.to_string() }
+}

@@ -1,0 +1,46 @@
+//! The facts as one JSON object.
+
+use super::facts::{Facts, NodeFacts};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+#[derive(Serialize)]
+struct Object<'a> {
+    model: &'a str,
+    inputs: Vec<Port<'a>>,
+    outputs: Vec<Port<'a>>,
+    symbols: &'a BTreeMap<String, i64>,
+    constraints: &'a [String],
+    weight_bytes: u64,
+    arena_bytes: u64,
+    steps: usize,
+    ops: &'a BTreeMap<String, usize>,
+    nodes: &'a [NodeFacts],
+}
+
+#[derive(Serialize)]
+struct Port<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    ty: &'a str,
+}
+
+/// The object as text.
+pub fn object(facts: &Facts) -> String {
+    fn ports(list: &[(String, String)]) -> Vec<Port<'_>> {
+        list.iter().map(|(name, ty)| Port { name, ty }).collect()
+    }
+    let object = Object {
+        model: &facts.title,
+        inputs: ports(&facts.inputs),
+        outputs: ports(&facts.outputs),
+        symbols: &facts.symbols,
+        constraints: &facts.constraints,
+        weight_bytes: facts.weight_bytes,
+        arena_bytes: facts.arena_bytes,
+        steps: facts.steps,
+        ops: &facts.ops,
+        nodes: &facts.nodes,
+    };
+    serde_json::to_string_pretty(&object).expect("plain data has a JSON form")
+}

@@ -1,0 +1,83 @@
+//! The facts as text: a summary and the operators; on request the graph and the steps.
+
+use super::facts::Facts;
+use crate::table::{Align, Table};
+use crate::units;
+use fastinference::CheckedPlan;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+/// Operators that the reference runs are listed up to this many nodes.
+const REFERENCE_SHOWN: usize = 40;
+
+/// Prints them.
+pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool, steps: bool) -> io::Result<()> {
+    writeln!(out, "{}", facts.title)?;
+    facts.inputs.iter().try_for_each(|(name, ty)| writeln!(out, "  in       {name} {ty}"))?;
+    facts.outputs.iter().try_for_each(|(name, ty)| writeln!(out, "  out      {name} {ty}"))?;
+    facts.constraints.iter().try_for_each(|c| writeln!(out, "  assumes  {c}"))?;
+    writeln!(out, "  weights  {}", units::bytes(facts.weight_bytes))?;
+    let arena = units::bytes(facts.arena_bytes);
+    writeln!(out, "  arena    {arena} in {} {}", units::plural(facts.arena.len(), "buffer"), facts.assumption())?;
+    writeln!(out, "  steps    {} for {}", facts.steps, units::plural(facts.nodes.len(), "node"))?;
+    operators(out, facts)?;
+    on_reference(out, facts)?;
+    if graph {
+        plan.entries.iter().try_for_each(|entry| writeln!(out, "\n{}", entry.graph))?;
+    }
+    if steps {
+        plan.entries.iter().try_for_each(|entry| {
+            writeln!(out, "\nsteps of {}:", entry.name)?;
+            entry.steps.iter().enumerate().try_for_each(|(i, step)| writeln!(out, "{i:6}  {step}"))
+        })?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Sum {
+    nodes: usize,
+    bytes: u64,
+    flops: u64,
+}
+
+fn operators(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
+    let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
+    for node in &facts.nodes {
+        let sum = sums.entry((&node.op, &node.kernel)).or_default();
+        sum.nodes += 1;
+        sum.bytes = sum.bytes.saturating_add(node.bytes.number.unwrap_or(0));
+        sum.flops = sum.flops.saturating_add(node.flops.number.unwrap_or(0));
+    }
+    use Align::{Left, Right};
+    let columns = [("op", Left), ("kernel", Left), ("nodes", Right), ("bytes", Right), ("flops", Right)];
+    let mut table = Table::new(&columns);
+    for ((op, kernel), sum) in sums {
+        let numbers = [sum.nodes.to_string(), units::bytes(sum.bytes), units::count(sum.flops)];
+        table.row([op.to_string(), kernel.to_string()].into_iter().chain(numbers));
+    }
+    writeln!(out, "operators:")?;
+    table.print(out)
+}
+
+fn on_reference(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
+    let nodes: Vec<_> = facts.on_reference().collect();
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let bytes = nodes.iter().filter_map(|n| n.bytes.number).fold(0u64, u64::saturating_add);
+    writeln!(
+        out,
+        "without a kernel, on the reference evaluation: {}, {}",
+        units::plural(nodes.len(), "node"),
+        units::bytes(bytes)
+    )?;
+    for node in nodes.iter().take(REFERENCE_SHOWN) {
+        let from = if node.origins.is_empty() { String::new() } else { format!(" from {}", node.origins.join(" + ")) };
+        writeln!(out, "  %{} = {}{from}", node.name, node.op)?;
+    }
+    if nodes.len() > REFERENCE_SHOWN {
+        writeln!(out, "  and {} more", nodes.len() - REFERENCE_SHOWN)?;
+    }
+    Ok(())
+}

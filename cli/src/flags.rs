@@ -1,0 +1,68 @@
+//! Flags that several commands take.
+
+use clap::Args;
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// Where and how wide to run.
+#[derive(Args, Clone, Debug)]
+pub struct RunFlags {
+    /// Where to run: `auto` or `cpu`
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: Device,
+    /// Threads to run on; 0 takes every core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// Numbers for a model's symbols.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DimFlags {
+    /// Fixes a symbolic dimension, for example `--dim batch=1`; may be repeated
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = dim)]
+    dims: Vec<(String, i64)>,
+}
+
+impl DimFlags {
+    /// The numbers by symbol; of a symbol given twice, the last counts.
+    pub fn to_map(&self) -> BTreeMap<String, i64> {
+        self.dims.iter().cloned().collect()
+    }
+}
+
+/// A device that this build can run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The best there is.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Device, String> {
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "hip" => Err("the HIP backend is not built yet; use `auto` or `cpu`".into()),
+            t if t.starts_with("hip:") => Err("the HIP backend is not built yet; use `auto` or `cpu`".into()),
+            _ => Err("devices are `auto` and `cpu`".into()),
+        }
+    }
+}
+
+fn dim(text: &str) -> Result<(String, i64), String> {
+    let (name, number) = pair(text)?;
+    let number = number.parse::<i64>().ok().filter(|n| *n >= 0);
+    Ok((name, number.ok_or("a dimension is a whole number of at least 0")?))
+}
+
+/// `NAME=VALUE`; names may hold `=`-free text only.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_string(), value.to_string())),
+        _ => Err("expected NAME=VALUE".into()),
+    }
+}
