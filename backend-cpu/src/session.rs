@@ -367,7 +367,8 @@ impl Frame {
             Source::Absent => Ok(Datum::Absent),
             Source::Input(n) if o.ty.as_tensor().and_then(TensorType::dims).is_none() => Ok(inputs[*n].clone()),
             Source::Slot(n) => {
-                let datum = self.slots[*n].as_ref().ok_or_else(|| EvalError::Invalid("an empty slot is read".into()))?;
+                let datum =
+                    self.slots[*n].as_ref().ok_or_else(|| EvalError::Invalid("an empty slot is read".into()))?;
                 Ok(datum.clone())
             }
             Source::Input(_) | Source::Weight(_) | Source::Buffer(_) | Source::Output(_) => {
@@ -396,7 +397,13 @@ impl Frame {
     }
 
     /// Runs the reference evaluation, or the bodies, of a step.
-    fn evaluate(&mut self, program: &Program, at: usize, pool: &Pool, inputs: &[Datum]) -> Result<Vec<Datum>, EvalError> {
+    fn evaluate(
+        &mut self,
+        program: &Program,
+        at: usize,
+        pool: &Pool,
+        inputs: &[Datum],
+    ) -> Result<Vec<Datum>, EvalError> {
         let instr = &program.steps[at];
         let operands: Result<SmallVec<[Datum; 4]>, EvalError> =
             instr.ins.iter().map(|o| self.datum(o, inputs)).collect();

@@ -40,8 +40,7 @@ impl Kernel for Elementwise {
 
     fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
         let dims = call.outs[0].dims;
-        let strides: SmallVec<[Dims; 4]> =
-            call.ins.iter().flatten().map(|v| broadcast_strides(v.dims, dims)).collect();
+        let strides: SmallVec<[Dims; 4]> = call.ins.iter().flatten().map(|v| broadcast_strides(v.dims, dims)).collect();
         let operands: SmallVec<[Operand<'_>; 4]> =
             call.ins.iter().flatten().zip(&strides).map(|(v, s)| Operand::new(v.bytes, s)).collect();
         let width = self.output.bytes();

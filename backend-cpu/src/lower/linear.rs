@@ -7,8 +7,8 @@ use crate::kernels::pool::{MatMut, Pool};
 use half::{bf16, f16};
 use ir::DType;
 use ir::ops::{EvalError, Linear};
-use smallvec::SmallVec;
 use plan::Layout;
+use smallvec::SmallVec;
 
 /// A linear layer whose weight was packed into panels at compile time.
 struct PackedLinear {
@@ -161,7 +161,8 @@ impl Kernel for MatMulKernel {
             return Ok(());
         }
         let lead = &out_dims[..out_dims.len() + removed - 2];
-        let scaled = |from: &[usize], by: usize| -> Dims { broadcast_strides(from, lead).iter().map(|s| s * by).collect() };
+        let scaled =
+            |from: &[usize], by: usize| -> Dims { broadcast_strides(from, lead).iter().map(|s| s * by).collect() };
         let (sa, sb) = (scaled(lead_a, m * k), scaled(lead_b, k * n));
         let (axes, [sa, sb]) = merge(lead, [&sa, &sb]);
         // The product takes two batch axes; further ones are walked here.

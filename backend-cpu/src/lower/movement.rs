@@ -158,11 +158,15 @@ struct SliceKernel {
 pub(super) fn slice(op: &ir::ops::Slice, types: &Types<'_>) -> Chosen {
     let dims = types.ins[0]?.dims()?;
     let axes: SmallVec<[usize; 4]> = op.axes.iter().map(|a| a.rem_euclid(dims.len() as i64) as usize).collect();
-    let start = |(i, at): (usize, &usize)| {
-        Some(ir::ops::Slice::extent(&dims[*at], &op.starts[i], &op.ends[i], op.steps[i])?.0)
-    };
+    let start =
+        |(i, at): (usize, &usize)| Some(ir::ops::Slice::extent(&dims[*at], &op.starts[i], &op.ends[i], op.steps[i])?.0);
     let starts: Option<Vec<ir::Dim>> = axes.iter().enumerate().map(start).collect();
-    Some(Box::new(SliceKernel { starts: starts?, steps: op.steps.iter().copied().collect(), width: whole(types)?, axes }))
+    Some(Box::new(SliceKernel {
+        starts: starts?,
+        steps: op.steps.iter().copied().collect(),
+        width: whole(types)?,
+        axes,
+    }))
 }
 
 impl Kernel for SliceKernel {

@@ -132,6 +132,11 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
         to
     }
     #[inline(always)]
+    fn prefetch<T>(self, from: *const T) {
+        // SAFETY: a prefetch touches nothing and does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: see the impl.
         unsafe { _mm512_reduce_add_ps(v) }

@@ -209,6 +209,8 @@ impl<E: Element> Task<'_, '_, E> {
         let a_row = |row: usize| &a[row * self.a.strides[0]..][..k];
         let b_col = |col: usize| &b[col * self.b.strides[1]..][..k];
         let mut sums: Sums = [[0.0; 16]; 24];
+        // The same place of the next four columns: their lines are too short for the hardware to see a stream.
+        let ahead = 4 * self.b.strides[1];
         for col in (0..y.cols).step_by(PANEL) {
             let width = PANEL.min(y.cols - col);
             for part in (0..width).step_by(4) {
@@ -220,9 +222,16 @@ impl<E: Element> Task<'_, '_, E> {
                 while row < y.rows {
                     let row0 = y.row + row;
                     row += match y.rows - row {
-                        4.. => dots::<S, E, 4>(simd, [0, 1, 2, 3].map(|i| a_row(row0 + i)), b, part, &mut sums[row..]),
-                        2.. => dots::<S, E, 2>(simd, [0, 1].map(|i| a_row(row0 + i)), b, part, &mut sums[row..]),
-                        _ => dots::<S, E, 1>(simd, [a_row(row0)], b, part, &mut sums[row..]),
+                        4.. => dots::<S, E, 4>(
+                            simd,
+                            [0, 1, 2, 3].map(|i| a_row(row0 + i)),
+                            b,
+                            ahead,
+                            part,
+                            &mut sums[row..],
+                        ),
+                        2.. => dots::<S, E, 2>(simd, [0, 1].map(|i| a_row(row0 + i)), b, ahead, part, &mut sums[row..]),
+                        _ => dots::<S, E, 1>(simd, [a_row(row0)], b, ahead, part, &mut sums[row..]),
                     };
                 }
             }
@@ -303,12 +312,14 @@ impl<E: Element> Task<'_, '_, E> {
     }
 }
 
-/// Dot products of `ROWS` rows and four columns of equal length, stored at `part` of each row of sums.
+/// Dot products of `ROWS` rows and four columns of equal length, stored at `part` of each row of sums; columns are
+/// asked for `ahead` elements before they are read.
 #[inline(always)]
 fn dots<S: Simd, E: Element, const ROWS: usize>(
     simd: S,
     a: [&[f32]; ROWS],
     b: [&[E]; 4],
+    ahead: usize,
     part: usize,
     sums: &mut [[f32; 16]],
 ) -> usize {
@@ -318,6 +329,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize>(
         let mut w = [simd.splat(0.0); 4];
         for j in 0..4 {
             w[j] = E::load(simd, b[j][p..].first_chunk().expect("a whole chunk"));
+            simd.prefetch(b[j].as_ptr().wrapping_add(p + ahead));
         }
         for row in 0..ROWS {
             let x = simd.load(a[row][p..].first_chunk().expect("a whole chunk"));

@@ -70,6 +70,8 @@ impl Simd for Portable {
         a.map(|x| x.round_ties_even() as i8)
     }
     #[inline(always)]
+    fn prefetch<T>(self, _: *const T) {}
+    #[inline(always)]
     fn sum(self, v: [f32; 16]) -> f32 {
         v.iter().sum()
     }

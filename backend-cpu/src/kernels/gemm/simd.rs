@@ -103,6 +103,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn abs(self, a: Self::V) -> Self::V;
     /// Each lane rounded to nearest, ties to even, for lanes in -128..=127.
     fn round_i8(self, a: Self::V) -> [i8; 16];
+    /// Hints that the cache line of an address is read soon; any address will do.
+    fn prefetch<T>(self, from: *const T);
     /// The sum of the lanes.
     fn sum(self, v: Self::V) -> f32;
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.

@@ -5,6 +5,11 @@ use super::simd::{Element, Simd};
 /// Rows of the largest tile.
 pub(super) const MAX_ROWS: usize = 12;
 
+/// Rows up to which memory, not the multipliers, is the limit.
+const STREAMING_ROWS: usize = 8;
+/// Vectors of weights to ask for ahead of the current one.
+const PREFETCH: usize = 32;
+
 /// The sums of one tile, `[row][panel]` packed without gaps.
 pub(in super::super) type Sums = [[f32; 16]; 24];
 
@@ -73,6 +78,9 @@ fn accumulate<S: Simd, E: Element, const ROWS: usize, const PANELS: usize>(
         let mut w = [simd.splat(0.0); PANELS];
         for panel in 0..PANELS {
             w[panel] = E::load(simd, &panels[panel][p]);
+            if ROWS <= STREAMING_ROWS {
+                simd.prefetch(panels[panel].as_ptr().wrapping_add(p + PREFETCH));
+            }
         }
         for row in 0..ROWS {
             let x = simd.splat(a[p][row]);
