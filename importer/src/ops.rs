@@ -5,6 +5,7 @@
 mod cast;
 mod constant;
 mod contrib;
+mod contrib_attention;
 mod data_cut;
 mod data_fill;
 mod data_order;
@@ -25,6 +26,7 @@ mod nn_norm;
 mod nn_pool;
 mod nn_recurrent;
 mod nn_resize;
+mod nn_shuffle;
 mod quant;
 mod reduce;
 mod sequence_lists;
@@ -48,6 +50,7 @@ const TABLES: &[Table] = &[
     cast::TABLE,
     constant::TABLE,
     contrib::TABLE,
+    contrib_attention::TABLE,
     data_cut::TABLE,
     data_fill::TABLE,
     data_order::TABLE,
@@ -68,6 +71,7 @@ const TABLES: &[Table] = &[
     nn_pool::TABLE,
     nn_recurrent::TABLE,
     nn_resize::TABLE,
+    nn_shuffle::TABLE,
     quant::TABLE,
     reduce::TABLE,
     sequence_lists::TABLE,

@@ -17,6 +17,7 @@ pub(super) const TABLE: Table = &[
     ("", "ThresholdedRelu", thresholded_relu),
     ("", "Gelu", gelu),
     ("", "Swish", swish),
+    ("", "SwiGLU", swiglu),
     ("", "Shrink", shrink),
     ("", "Clip", clip),
     ("", "HardSwish", |cx| unary(cx, UnaryFn::HardSwish)),
@@ -123,6 +124,12 @@ fn gelu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 fn swish(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let (x, alpha) = (cx.input(0)?, cx.attr_f32("alpha", 1.0)?);
     Ok(vec![swished(cx, x, alpha)?])
+}
+
+fn swiglu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    let (gate, linear, alpha) = (cx.input(0)?, cx.input(1)?, cx.attr_f32("alpha", 1.0)?);
+    let gate = swished(cx, gate, alpha)?;
+    Ok(vec![cx.binary(BinaryFn::Mul, gate, linear)?])
 }
 
 /// `x * sigmoid(alpha * x)`.
