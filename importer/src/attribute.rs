@@ -45,11 +45,6 @@ impl<'a> NodeCx<'a> {
         attribute(self.place, self.node, name)
     }
 
-    /// Whether the node has the attribute.
-    pub fn has_attr(&self, name: &str) -> bool {
-        self.attr(name).is_some()
-    }
-
     attributes! {
         opt_i64, attr_i64: i64, i64, "an integer", AttrValue::Int(v) => *v;
         opt_f32, attr_f32: f32, f32, "a number", AttrValue::Float(v) => *v;

@@ -20,13 +20,6 @@ pub(crate) struct Body {
 }
 
 impl<'a> NodeCx<'a> {
-    /// The types that the body in attribute `name` declares for its inputs; `None` where it does not say. Only numbers
-    /// among the dimensions are believed.
-    pub fn body_inputs(&mut self, name: &str) -> Result<Vec<Option<ValueType>>, NodeError> {
-        let body = self.attr_graph(name)?;
-        Ok(body.inputs.iter().map(|input| self.late_type(&input.r#type).ok()).collect())
-    }
-
     /// Imports the body in attribute `name` for inputs of the given types. May be called again with other types.
     pub fn body(&mut self, name: &str, inputs: &[ValueType]) -> Result<Body, NodeError> {
         let body = self.checked_body(name, inputs.len())?;

@@ -78,11 +78,6 @@ impl<'a> NodeCx<'a> {
         opset(self.place, &self.node.domain)
     }
 
-    /// The operator.
-    pub fn op_type(&self) -> &'a str {
-        &self.node.op_type
-    }
-
     /// Operand `i`, which must be there.
     pub fn input(&self, i: usize) -> Result<Value, NodeError> {
         self.opt(i).ok_or_else(|| NodeError::Wrong(format!("operand {i} is missing")))
@@ -170,11 +165,6 @@ impl<'a> NodeCx<'a> {
         if t.len() == 1 { t.to_f64().ok()?.first().copied() } else { None }
     }
 
-    /// The value for an operand that is left out.
-    pub fn absent(&mut self) -> Value {
-        self.graph.absent()
-    }
-
     /// Adds an operator with one result.
     pub fn push(&mut self, op: impl Into<Op>, operands: &[Value]) -> Result<Value, NodeError> {
         Ok(self.add(op.into(), operands)?.into())
@@ -234,11 +224,6 @@ impl<'a> NodeCx<'a> {
         let value = self.frame().keep(&hint, &tensor);
         self.made.push(value);
         value
-    }
-
-    /// A scalar of f32.
-    pub fn const_f32(&mut self, value: f32) -> Value {
-        self.add_constant(Tensor::scalar(value))
     }
 
     /// A scalar of i64.

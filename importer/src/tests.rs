@@ -304,8 +304,8 @@ fn bodies_see_names_around_them_and_own_no_weights() {
     let mut then = graph(vec![node("Mul", &["x", "w"], &["t"], vec![])], vec![], &["t"]);
     then.initializer = vec![floats("w", &[2.0; 20])];
     let inner = branches(
-        graph(vec![node("Neg", &["x"], &["i"], vec![])], vec![], &["i"]),
         graph(vec![node("Identity", &["x"], &["i"], vec![])], vec![], &["i"]),
+        graph(vec![node("Neg", &["x"], &["i"], vec![])], vec![], &["i"]),
     );
     let otherwise = graph(vec![inner], vec![], &["y"]);
     let inputs = vec![value_of("c", data_type::BOOL, &[]), value("x", &["20"])];

@@ -211,11 +211,10 @@ impl<'a> Operands<'a> {
         for dims in all {
             for (at, d) in dims.iter().enumerate() {
                 let r = &mut result[rank - dims.len() + at];
-                // What is at most 1 broadcasts too: exporters measure a slice of one row.
-                if d.as_const() == Some(1) || *r == *d || (r.as_const() != Some(1) && d.bounds().1 == Some(1)) {
+                if d.as_const() == Some(1) || *r == *d {
                     continue;
                 }
-                if r.as_const() == Some(1) || r.bounds().1 == Some(1) {
+                if r.as_const() == Some(1) {
                     *r = d.clone();
                 } else if r.as_const().is_some() && d.as_const().is_none() {
                     // d is the number or 1; either way the result is the number.

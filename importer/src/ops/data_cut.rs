@@ -2,8 +2,8 @@
 
 use ir::dim::Dim;
 use ir::graph::Value;
-use ir::ops::Slice;
 use ir::ops::host::{SliceBy, SplitBy};
+use ir::ops::{Constraint, Slice};
 
 use super::Table;
 use crate::node::{NodeCx, NodeError};
@@ -55,8 +55,15 @@ fn split(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     if let Some(dims) = cx.dims(x) {
         let at = ir::ops::axis(axis, dims.len()).map_err(|e| NodeError::wrong(e.to_string()))?;
         let total: Dim = sizes.iter().sum();
-        if total.same(&dims[at]) == ir::Truth::No {
-            return Err(NodeError::wrong(format!("parts of {total} elements do not make up {}", dims[at])));
+        match total.same(&dims[at]) {
+            ir::Truth::Yes => {}
+            ir::Truth::No => {
+                return Err(NodeError::wrong(format!("parts of {total} elements do not make up {}", dims[at])));
+            }
+            // Slices would clamp: what must hold is kept as an assumption.
+            ir::Truth::Unknown => {
+                cx.graph.constraints.insert(Constraint { left: dims[at].clone(), right: total });
+            }
         }
     }
     let (mut parts, mut start) = (vec![], Dim::constant(0));
