@@ -138,7 +138,7 @@ pub(crate) struct CopyKernel;
 
 impl Kernel for CopyKernel {
     fn name(&self) -> &'static str {
-        "copy"
+        "move"
     }
 
     fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
