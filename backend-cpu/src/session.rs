@@ -111,6 +111,10 @@ impl Frame {
         self.bodies.iter_mut().flatten().flatten().for_each(|f| f.set_profiling(on));
     }
 
+    pub(crate) fn is_profiling(&self) -> bool {
+        self.times.is_some()
+    }
+
     pub(crate) fn profile(&self, program: &Program, into: &mut Vec<StepTime>) {
         for (i, instr) in program.steps.iter().enumerate() {
             if let Some((calls, time)) = self.times.as_ref().map(|t| t[i]) {
@@ -408,10 +412,10 @@ impl Frame {
         let operands: Result<SmallVec<[Datum; 4]>, EvalError> =
             instr.ins.iter().map(|o| self.datum(o, inputs)).collect();
         let operands = operands?;
-        if !instr.bodies.is_empty() {
-            return control::run(self, instr, at, pool, &operands);
-        }
         let refs: SmallVec<[&Datum; 4]> = operands.iter().collect();
+        if !instr.bodies.is_empty() {
+            return control::run(self, instr, at, pool, &refs);
+        }
         instr.op.bind(&|s| self.symbols.get(s))?.eval(&refs)
     }
 

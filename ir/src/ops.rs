@@ -330,6 +330,9 @@ pub trait OpAttrs: Sized {
     fn map_dims(&mut self, f: &mut dyn FnMut(&Dim) -> Dim);
 }
 
+/// Runs the body that an attribute holds.
+pub type RunBody<'a> = &'a mut dyn FnMut(&str, &[Datum]) -> Result<Vec<Datum>, EvalError>;
+
 /// Everything there is to know about an operator.
 pub trait OpSpec: OpAttrs {
     /// The name in the text form. Families (`unary`, `binary` ...) print their member instead: see [`OpSpec::name`].
@@ -377,6 +380,12 @@ pub trait OpSpec: OpAttrs {
     /// Dimension expressions among the attributes have been replaced by numbers.
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
         crate::eval::definition(self, operands)
+    }
+
+    /// [`OpSpec::eval`] with bodies run by `run`, which gets the attribute's name and the body's inputs: how a backend
+    /// evaluates control flow without saying again what it means.
+    fn eval_with(&self, operands: &[&Datum], _run: RunBody<'_>) -> Result<Vec<Datum>, EvalError> {
+        self.eval(operands)
     }
 
     /// Operations of one evaluation; reading operands and writing results once is counted elsewhere.
@@ -440,6 +449,10 @@ macro_rules! op_table {
             /// Reference results.
             pub fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
                 match self { $($($Enum::$Op(op) => op.eval(operands),)+)+ }
+            }
+            /// See [`OpSpec::eval_with`].
+            pub fn eval_with(&self, operands: &[&Datum], run: RunBody<'_>) -> Result<Vec<Datum>, EvalError> {
+                match self { $($($Enum::$Op(op) => op.eval_with(operands, run),)+)+ }
             }
             /// See [`OpSpec::flops`].
             pub fn flops(&self, operands: &[&ValueType], results: &[ValueType]) -> Dim {
@@ -589,6 +602,10 @@ impl Op {
     /// Reference results; dimension expressions among the attributes must be numbers: see [`Op::bind`].
     pub fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
         forward!(self, op => op.eval(operands))
+    }
+    /// See [`OpSpec::eval_with`].
+    pub fn eval_with(&self, operands: &[&Datum], run: RunBody<'_>) -> Result<Vec<Datum>, EvalError> {
+        forward!(self, op => op.eval_with(operands, run))
     }
     /// How exact kernels must be.
     pub fn tolerance(&self, dtype: DType) -> Tolerance {

@@ -2,7 +2,7 @@
 
 use super::{
     AttrError, Attrs, Datum, Dim, DType, EvalError, Graph, Op, OpAttrs, OpInfo, OpSpec, Operands,
-    SmallVec, Tolerance, TypeError, ValueType,
+    RunBody, SmallVec, Tolerance, TypeError, ValueType,
 };
 
 mod bodies;

@@ -1,5 +1,5 @@
 use super::bodies::{self, Outside};
-use super::{DType, Datum, EvalError, Graph, OpSpec, Operands, TypeError, ValueType};
+use super::{DType, Datum, EvalError, Graph, OpSpec, Operands, RunBody, TypeError, ValueType};
 use crate::op;
 use crate::ops::reading::{invalid, tensor};
 use std::sync::Arc;
@@ -38,14 +38,21 @@ impl OpSpec for If {
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
+        self.eval_with(operands, &mut |body, inputs| match body {
+            "then_branch" => bodies::run(&self.then_branch, inputs),
+            _ => bodies::run(&self.else_branch, inputs),
+        })
+    }
+
+    fn eval_with(&self, operands: &[&Datum], run: RunBody<'_>) -> Result<Vec<Datum>, EvalError> {
         let [holds] = tensor(operands, 0)?.to_bools()?[..] else {
             return Err(invalid("a condition is one truth value"));
         };
         let captures: Vec<Datum> = operands[1..].iter().map(|d| (*d).clone()).collect();
         let split = self.then_branch.inputs.len();
         match holds {
-            true => bodies::run(&self.then_branch, &captures[..split]),
-            false => bodies::run(&self.else_branch, &captures[split..]),
+            true => run("then_branch", &captures[..split]),
+            false => run("else_branch", &captures[split..]),
         }
     }
 }

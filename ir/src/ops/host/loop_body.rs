@@ -1,5 +1,5 @@
 use super::bodies::{self, Outside};
-use super::{Datum, Dim, EvalError, Graph, OpSpec, Operands, TypeError, ValueType};
+use super::{Datum, Dim, EvalError, Graph, OpSpec, Operands, RunBody, TypeError, ValueType};
 use crate::op;
 use crate::ops::reading::{self, invalid};
 use crate::tensor::Tensor;
@@ -65,6 +65,10 @@ impl OpSpec for Loop {
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
+        self.eval_with(operands, &mut |_, inputs| bodies::run(&self.body, inputs))
+    }
+
+    fn eval_with(&self, operands: &[&Datum], run: RunBody<'_>) -> Result<Vec<Datum>, EvalError> {
         let carried = self.carried().map_err(invalid)?;
         let trips = reading::optional(operands, 0)?.map(reading::number).transpose()?.unwrap_or(i64::MAX);
         let mut goes_on = reading::optional(operands, 1)?.map(truth).transpose()?.unwrap_or(true);
@@ -75,7 +79,7 @@ impl OpSpec for Loop {
         while i < trips && goes_on {
             inputs[0] = Tensor::scalar(i).into();
             inputs[1] = Tensor::from_bools(&[], &[true])?.into();
-            let mut results = bodies::run(&self.body, &inputs)?.into_iter();
+            let mut results = run("body", &inputs)?.into_iter();
             goes_on = match results.next() {
                 Some(Datum::Tensor(t)) => truth(&t)?,
                 _ => return Err(invalid("the body gives no condition")),

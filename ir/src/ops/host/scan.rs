@@ -1,6 +1,6 @@
 use super::bodies::{self, Outside};
 use super::loop_body::stack;
-use super::{Datum, Dim, EvalError, Graph, OpSpec, Operands, TypeError, ValueType};
+use super::{Datum, Dim, EvalError, Graph, OpSpec, Operands, RunBody, TypeError, ValueType};
 use crate::op;
 use crate::ops::Slice;
 use crate::ops::reading::{self, invalid, tensor};
@@ -79,6 +79,10 @@ impl OpSpec for Scan {
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
+        self.eval_with(operands, &mut |_, inputs| bodies::run(&self.body, inputs))
+    }
+
+    fn eval_with(&self, operands: &[&Datum], run: RunBody<'_>) -> Result<Vec<Datum>, EvalError> {
         let states = self.states().map_err(invalid)?;
         let mut inputs: Vec<Datum> = operands.iter().map(|d| (*d).clone()).collect();
         let mut lengths = vec![];
@@ -96,7 +100,7 @@ impl OpSpec for Scan {
                 let at = if self.scanned_backwards[i] != 0 { length - 1 - step } else { step };
                 inputs[states + i] = slice(operands[states + i], *axis, at)?;
             }
-            let mut results = bodies::run(&self.body, &inputs)?.into_iter();
+            let mut results = run("body", &inputs)?.into_iter();
             results.by_ref().take(states).enumerate().for_each(|(i, d)| inputs[i] = d);
             for (stack, item) in stacks.iter_mut().zip(results) {
                 let Datum::Tensor(item) = item else { return Err(invalid("only tensors are stacked")) };

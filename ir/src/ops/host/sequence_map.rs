@@ -1,5 +1,5 @@
 use super::bodies::{self, Outside};
-use super::{Datum, EvalError, Graph, OpSpec, Operands, TypeError, ValueType};
+use super::{Datum, EvalError, Graph, OpSpec, Operands, RunBody, TypeError, ValueType};
 use crate::op;
 use crate::ops::reading::invalid;
 use std::sync::Arc;
@@ -28,6 +28,10 @@ impl OpSpec for SequenceMap {
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
+        self.eval_with(operands, &mut |_, inputs| bodies::run(&self.body, inputs))
+    }
+
+    fn eval_with(&self, operands: &[&Datum], run: RunBody<'_>) -> Result<Vec<Datum>, EvalError> {
         let [Datum::Sequence(list), ..] = operands else { return Err(invalid("operand 0 is not a sequence")) };
         let mut results: Vec<Vec<Datum>> = vec![vec![]; self.body.outputs.len()];
         for i in 0..list.len() {
@@ -38,7 +42,7 @@ impl OpSpec for SequenceMap {
                 other => Ok((*other).clone()),
             };
             let inputs: Vec<Datum> = operands.iter().map(at).collect::<Result<_, _>>()?;
-            let made = bodies::run(&self.body, &inputs)?;
+            let made = run("body", &inputs)?;
             results.iter_mut().zip(made).for_each(|(list, d)| list.push(d));
         }
         Ok(results.into_iter().map(Datum::Sequence).collect())
