@@ -21,6 +21,7 @@ mod ml_scale;
 mod ml_trees;
 mod nn_activation;
 mod nn_attention;
+mod nn_cache;
 mod nn_conv;
 mod nn_norm;
 mod nn_pool;
@@ -66,6 +67,7 @@ const TABLES: &[Table] = &[
     ml_trees::TABLE,
     nn_activation::TABLE,
     nn_attention::TABLE,
+    nn_cache::TABLE,
     nn_conv::TABLE,
     nn_norm::TABLE,
     nn_pool::TABLE,

@@ -538,6 +538,7 @@ op_table! {
     mod shape_of: ShapeOf;
     mod slice: Slice;
     mod softmax: Softmax;
+    mod tensor_scatter: TensorScatter;
     mod tile: Tile;
     mod top_k: TopK;
     mod transpose: Transpose;
