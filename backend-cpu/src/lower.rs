@@ -2,6 +2,7 @@
 
 mod elementwise;
 mod linear;
+mod map;
 mod movement;
 mod numbers;
 mod reduce;
@@ -24,6 +25,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Expand(_) => movement::expand(types),
         CoreOp::Gather(op) => movement::gather(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
+        CoreOp::Map(op) => map::map(op, types),
         CoreOp::MatMul(_) => linear::matmul(types),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => types.row_major().then(|| Box::new(CopyKernel) as _),

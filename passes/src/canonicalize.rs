@@ -2,7 +2,7 @@
 //!
 //! Operators that change nothing go, a product with a constant matrix becomes `linear`, and functions that exporters spell out
 //! (`x * sigmoid(x)`) get their name. Nothing is rewritten that would round more, or make a result infinite that was not.
-//! The rules are in `identities`, `views`, `linears` and `activations`.
+//! The rules are in `identities`, `views`, `linears`, `embeddings` and `activations`.
 //!
 //! ```ir before
 //! graph @mlp(%x: f32[T, 64], %s: f32[T, 32]) {
@@ -29,6 +29,7 @@
 //! ```
 
 mod activations;
+mod embeddings;
 mod identities;
 mod linears;
 mod views;
@@ -42,7 +43,7 @@ use ir::scalar::{BinaryFn, UnaryFn};
 /// See the module.
 pub const PASS: Pass = Pass {
     name: "canonicalize",
-    body: Body::Rules(&[identities::RULES, views::RULES, linears::RULES, activations::RULES]),
+    body: Body::Rules(&[identities::RULES, views::RULES, linears::RULES, embeddings::RULES, activations::RULES]),
 };
 
 fn unary(edit: &mut Edit<'_>, f: UnaryFn, x: Value) -> Result<Value, Miss> {

@@ -132,9 +132,11 @@ fn is_elementwise(graph: &Graph, id: NodeId) -> bool {
     }
     match op {
         CoreOp::Unary(_) | CoreOp::Compare(_) | CoreOp::Select(_) | CoreOp::Map(_) => true,
-        CoreOp::Cast(cast) => !cast.wrap,
+        // A float saturates at the ends of the integer that it becomes; registers are wider than 8 or 16 bits.
+        CoreOp::Cast(cast) => !(types[0].dtype.is_float() && cast.to.is_int() && cast.to.bits() < 32),
         // Integer division by zero is an error, which a loop over a block cannot report; `pow` may mix types.
         CoreOp::Binary(b) => match b.f {
+            BinaryFn::ShiftLeft | BinaryFn::ShiftRight => false,
             BinaryFn::Div | BinaryFn::Mod | BinaryFn::Fmod => result.dtype.is_float(),
             BinaryFn::Pow => result.dtype.is_float() && types[1].dtype == result.dtype,
             _ => true,

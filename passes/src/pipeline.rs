@@ -1,13 +1,22 @@
 //! The passes of a compilation, in order.
 
 use crate::driver::Stage;
-use crate::{canonicalize, fold_constants, fold_shapes, fuse_elementwise, fuse_epilogues, fuse_norm, merge_duplicates};
+use crate::{
+    canonicalize, fold_constants, fold_shapes, fuse_elementwise, fuse_epilogues, fuse_norm, inline_branches,
+    merge_duplicates,
+};
 
 /// What every compilation runs, whatever the device.
 pub fn standard() -> Vec<Stage> {
     vec![
         Stage::Repeat {
-            passes: vec![fold_shapes::PASS, canonicalize::PASS, fold_constants::PASS, merge_duplicates::PASS],
+            passes: vec![
+                fold_shapes::PASS,
+                inline_branches::PASS,
+                canonicalize::PASS,
+                fold_constants::PASS,
+                merge_duplicates::PASS,
+            ],
             rounds: 4,
         },
         Stage::Once(fuse_norm::PASS),

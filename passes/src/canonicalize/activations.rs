@@ -61,13 +61,13 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "hard-swish",
         pattern: "%three = const [3] %s = add(%x, %three)  %six = const [6]
-                  %a = relu(%s) %c = min(%a, %six) %m = mul(%x, %c) %y = div(%m, %six)",
+                  %a = relu(%s) %c = min(%a, %six) %m = mul(%x, %c) %n = const [6] %y = div(%m, %n)",
         rewrite: |e, m| unary(e, UnaryFn::HardSwish, m["x"]),
     },
     Rule {
         name: "hard-swish",
         pattern: "%three = const [3] %s = add(%x, %three) %six = const [6]
-                  %a = relu(%s) %c = min(%a, %six) %m = div(%c, %six) %y = mul(%x, %m)",
+                  %a = relu(%s) %c = min(%a, %six) %n = const [6] %m = div(%c, %n) %y = mul(%x, %m)",
         rewrite: |e, m| unary(e, UnaryFn::HardSwish, m["x"]),
     },
     // x * hard_sigmoid(x) with alpha 1/6 and beta 1/2.
@@ -166,6 +166,7 @@ mod tests {
     fn hard_swish() {
         let clip = "%zero = const [0.0] : f32[] %s = add(%x, %three) %l = max(%s, %zero) %c = min(%l, %six)";
         check(&format!("{clip} %m = mul(%x, %c) %y = div(%m, %six)"), "%y = hard_swish(%x)");
+        check(&format!("{clip} %k = const [6.0] : f32[1] %m = mul(%x, %c) %y = div(%m, %k)"), "%y = hard_swish(%x)");
         check(&format!("{clip} %m = div(%c, %six) %y = mul(%x, %m)"), "%y = hard_swish(%x)");
     }
 }
