@@ -62,8 +62,5 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), String> {
 /// The workspace's folder.
 fn root() -> PathBuf {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    manifest
-        .parent()
-        .expect("xtask lies in the workspace")
-        .to_path_buf()
+    manifest.parent().expect("xtask lies in the workspace").to_path_buf()
 }

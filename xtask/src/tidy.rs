@@ -53,8 +53,5 @@ pub fn run(root: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 fn file(path: &str, text: &str) -> File {
-    File {
-        path: path.into(),
-        bytes: text.into(),
-    }
+    File { path: path.into(), bytes: text.into() }
 }

@@ -15,18 +15,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("kernels", &[]),
     ("backend-cpu", &["runtime", "plan", "ir"]),
     ("backend-hip", &["runtime", "plan", "ir", "kernels"]),
-    (
-        "fastinference",
-        &[
-            "ir",
-            "importer",
-            "passes",
-            "plan",
-            "runtime",
-            "backend-cpu",
-            "backend-hip",
-        ],
-    ),
+    ("fastinference", &["ir", "importer", "passes", "plan", "runtime", "backend-cpu", "backend-hip"]),
     ("cli", &["fastinference"]),
 ];
 
@@ -49,18 +38,15 @@ pub fn of_workspace(root: &Path) -> Result<Vec<Arrow>, String> {
     if !output.status.success() {
         return Err("cargo metadata failed".into());
     }
-    let metadata: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|e| format!("cargo metadata is not JSON: {e}"))?;
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata is not JSON: {e}"))?;
     let mut arrows = Vec::new();
     for package in list(&metadata["packages"]) {
         let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
         let from = manifest.parent().map(room).unwrap_or_default();
         for dependency in list(&package["dependencies"]) {
             if let Some(path) = dependency["path"].as_str() {
-                arrows.push(Arrow {
-                    from: from.clone(),
-                    to: room(Path::new(path)),
-                });
+                arrows.push(Arrow { from: from.clone(), to: room(Path::new(path)) });
             }
         }
     }
@@ -99,10 +85,7 @@ mod tests {
     use super::*;
 
     fn found(from: &str, to: &str) -> bool {
-        let arrow = Arrow {
-            from: from.into(),
-            to: to.into(),
-        };
+        let arrow = Arrow { from: from.into(), to: to.into() };
         !check(&[arrow]).is_empty()
     }
 
@@ -133,10 +116,7 @@ mod tests {
             let ready = |(room, targets): &&(&str, &[&str])| {
                 !done.contains(room) && targets.iter().all(|target| done.contains(target))
             };
-            let next = ALLOWED
-                .iter()
-                .find(ready)
-                .expect("a room without open arrows");
+            let next = ALLOWED.iter().find(ready).expect("a room without open arrows");
             done.push(next.0);
         }
     }

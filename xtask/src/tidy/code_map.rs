@@ -48,12 +48,9 @@ fn exists(files: &[File], path: &str) -> bool {
 
 /// Top-level folders that hold a crate.
 fn rooms(files: &[File]) -> BTreeSet<&str> {
-    let manifest =
-        |file: &'_ File| file.path.matches('/').count() == 1 && file.path.ends_with("/Cargo.toml");
+    let manifest = |file: &'_ File| file.path.matches('/').count() == 1 && file.path.ends_with("/Cargo.toml");
     let manifests = files.iter().filter(|file| manifest(file));
-    manifests
-        .filter_map(|file| file.path.split('/').next())
-        .collect()
+    manifests.filter_map(|file| file.path.split('/').next()).collect()
 }
 
 #[cfg(test)]
@@ -72,34 +69,22 @@ mod tests {
 
     #[test]
     fn a_true_map_passes() {
-        assert_eq!(
-            findings("`ir/src/graph.rs` holds the graph, `docs/` the rest"),
-            [""; 0]
-        );
+        assert_eq!(findings("`ir/src/graph.rs` holds the graph, `docs/` the rest"), [""; 0]);
     }
 
     #[test]
     fn a_path_that_does_not_exist_is_found_with_its_line() {
-        assert_eq!(
-            findings("`ir/`\n`ir/src/gone.rs`"),
-            ["ARCHITECTURE.md:2: `ir/src/gone.rs` does not exist"]
-        );
+        assert_eq!(findings("`ir/`\n`ir/src/gone.rs`"), ["ARCHITECTURE.md:2: `ir/src/gone.rs` does not exist"]);
     }
 
     #[test]
     fn a_room_that_is_not_mentioned_is_found() {
-        assert_eq!(
-            findings("`docs/`"),
-            ["ARCHITECTURE.md: the room `ir/` is not mentioned"]
-        );
+        assert_eq!(findings("`docs/`"), ["ARCHITECTURE.md: the room `ir/` is not mentioned"]);
     }
 
     #[test]
     fn code_and_patterns_are_not_paths() {
-        assert_eq!(
-            findings("`ir/` `a / b` `f(x)/2.0` `ir/src/ops/NAME` `and/or`"),
-            [""; 0]
-        );
+        assert_eq!(findings("`ir/` `a / b` `f(x)/2.0` `ir/src/ops/NAME` `and/or`"), [""; 0]);
     }
 
     #[test]

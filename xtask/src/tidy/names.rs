@@ -48,11 +48,7 @@ pub fn check(files: &[File]) -> Vec<String> {
     }
     for (name, places) in homes.into_iter().filter(|(_, places)| places.len() > 1) {
         let list = places.join(", ");
-        findings.push(format!(
-            "{}: `{name}` is named in {} files ({list}); keep it to one",
-            places[0],
-            places.len()
-        ));
+        findings.push(format!("{}: `{name}` is named in {} files ({list}); keep it to one", places[0], places.len()));
     }
     findings
 }
@@ -90,10 +86,7 @@ mod tests {
     fn tests_and_comments_may_name_a_wrapped_crate() {
         let files = [
             file("ir/src/graph.rs", "use petgraph::Graph;"),
-            file(
-                "ir/src/order.rs",
-                "// as petgraph does\n#[cfg(test)]\nmod tests {\n    use petgraph::algo;\n}\n",
-            ),
+            file("ir/src/order.rs", "// as petgraph does\n#[cfg(test)]\nmod tests {\n    use petgraph::algo;\n}\n"),
             file("tests/tests/oracle.rs", "use petgraph::algo;"),
         ];
         assert_eq!(check(&files), [""; 0]);
@@ -104,12 +97,7 @@ mod tests {
         let text = "fn f() {\n    unsafe { g() }\n}";
         assert!(check(&[file("ir/src/mmap.rs", text)]).is_empty());
         assert!(check(&[file("backend-hip/src/device/queue.rs", text)]).is_empty());
-        assert_eq!(
-            check(&[file("ir/src/graph.rs", text)])[0]
-                .split(": ")
-                .next(),
-            Some("ir/src/graph.rs:2")
-        );
+        assert_eq!(check(&[file("ir/src/graph.rs", text)])[0].split(": ").next(), Some("ir/src/graph.rs:2"));
         assert_eq!(check(&[file("tests/tests/x.rs", text)]).len(), 1);
         assert!(check(&[file("ir/src/graph.rs", "#![deny(unsafe_code)] // unsafe\n")]).is_empty());
     }

@@ -8,13 +8,7 @@ use super::File;
 /// Every file that git tracks or would track, in order of its path.
 pub fn files(root: &Path) -> Result<Vec<File>, String> {
     let listing = Command::new("git")
-        .args([
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
         .output()
         .map_err(|e| format!("cannot start git: {e}"))?;
@@ -30,10 +24,7 @@ pub fn files(root: &Path) -> Result<Vec<File>, String> {
         let on_disk = root.join(path);
         if on_disk.is_file() {
             let bytes = std::fs::read(on_disk).map_err(|e| format!("cannot read {path}: {e}"))?;
-            files.push(File {
-                path: path.into(),
-                bytes,
-            });
+            files.push(File { path: path.into(), bytes });
         }
     }
     Ok(files)
@@ -52,8 +43,7 @@ pub fn without_tests(text: &str) -> &str {
     let test_module = text.match_indices("#[cfg(test)]\n").find(|(at, marker)| {
         let next = text[at + marker.len()..].lines();
         let mut item = next.skip_while(|line| line.starts_with("#["));
-        item.next()
-            .is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
+        item.next().is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
     });
     test_module.map_or(text, |(at, _)| &text[..at])
 }
@@ -152,9 +142,7 @@ fn character(rest: &str) -> usize {
 pub fn words(code: &str) -> impl Iterator<Item = (usize, &str)> {
     code.lines().enumerate().flat_map(|(index, line)| {
         let words = line.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-        words
-            .filter(|word| !word.is_empty())
-            .map(move |word| (index + 1, word))
+        words.filter(|word| !word.is_empty()).map(move |word| (index + 1, word))
     })
 }
 
@@ -169,23 +157,14 @@ mod tests {
 
     #[test]
     fn comments_and_strings_are_not_code() {
-        assert_eq!(
-            words_of("a // unsafe\nb /* unsafe /* x */ unsafe */ c"),
-            ["a", "b", "c"]
-        );
+        assert_eq!(words_of("a // unsafe\nb /* unsafe /* x */ unsafe */ c"), ["a", "b", "c"]);
         assert_eq!(words_of(r#"a("un\"safe", b"unsafe") c"#), ["a", "b", "c"]);
-        assert_eq!(
-            words_of("a r#\"un\"safe\"# br\"unsafe\" c"),
-            ["a", "b", "c"]
-        );
+        assert_eq!(words_of("a r#\"un\"safe\"# br\"unsafe\" c"), ["a", "b", "c"]);
     }
 
     #[test]
     fn lifetimes_and_characters_are_told_apart() {
-        assert_eq!(
-            words_of("f<'a>('\"', '\\'', 'x') unsafe"),
-            ["f", "a", "unsafe"]
-        );
+        assert_eq!(words_of("f<'a>('\"', '\\'', 'x') unsafe"), ["f", "a", "unsafe"]);
     }
 
     #[test]
@@ -197,15 +176,7 @@ mod tests {
     #[test]
     fn the_test_module_at_the_end_is_cut_off() {
         let text = "fn a() {}\n#[cfg(test)]\nfn helper() {}\n#[cfg(test)]\nmod tests {\n}\n";
-        assert_eq!(
-            without_tests(text),
-            "fn a() {}\n#[cfg(test)]\nfn helper() {}\n"
-        );
-        assert_eq!(
-            without_tests("#[cfg(test)]\nmod tests;\nfn a() {}\n")
-                .lines()
-                .count(),
-            3
-        );
+        assert_eq!(without_tests(text), "fn a() {}\n#[cfg(test)]\nfn helper() {}\n");
+        assert_eq!(without_tests("#[cfg(test)]\nmod tests;\nfn a() {}\n").lines().count(), 3);
     }
 }
