@@ -2,9 +2,11 @@
 
 use crate::{Error, Model};
 use backend_cpu::Cpu;
-use passes::{Driver, Miss, audit::Audit, pipeline};
+use bytes::Bytes;
+use ir::DType;
+use passes::{Driver, Miss, Stage, audit::Audit, pipeline};
 use plan::store::{WriteOptions, write};
-use plan::{CheckedPlan, GraphWeights, Hash, Weights};
+use plan::{CheckedPlan, GraphWeights, Hash, Layout, Source, WeightSource, Weights};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
@@ -68,6 +70,9 @@ pub struct Compiled {
 /// Files of a model's folder that a plan carries along.
 const COMPANIONS: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"];
 
+/// What [`CompileOptions::print_after`] calls the graph before the first pass.
+const IMPORT: &str = "import";
+
 /// The .onnx file meant by `path`: itself, or `model.onnx` in a folder.
 pub fn model_file(path: &Path) -> Result<PathBuf, Error> {
     let not = |reason: &str| Error::NotAModel { path: path.to_owned(), reason: reason.into() };
@@ -90,11 +95,13 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     let mut graph = imported.graph;
     let operators = |g: &ir::Graph| g.order().into_iter().filter(|n| g.op(*n).is_some()).count();
     let nodes_before = operators(&graph);
-    if options.print_after.iter().any(|p| p == "import") {
-        progress.graph("import", &graph);
+    if options.print_after.iter().any(|p| p == IMPORT) {
+        progress.graph(IMPORT, &graph);
     }
     progress.stage("passes");
-    let mut driver = Driver::new(pipeline::standard());
+    let stages = pipeline::standard();
+    known_passes(options, &stages)?;
+    let mut driver = Driver::new(stages);
     driver.stop_after = options.stop_after.clone();
     driver.audit = options.verify.then(|| Audit::of(&graph));
     let mut show = |pass: &'static str, graph: &ir::Graph| {
@@ -107,8 +114,10 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     progress.stage("plan");
     let verified = ir::verify(&graph).expect("the driver verified the graph after the last pass");
     let hash = hash_of(&file)?;
-    let made = plan::build(verified, &Cpu, &hash)?;
-    
+    let mut made = plan::build(verified, &Cpu, &hash)?;
+    if options.link_weights {
+        link(&mut made, &imported.files);
+    }
     let plan = plan::check(made).map_err(|found| plan::store::StoreError::Unsafe(found.clone()))?;
     let weights = GraphWeights::new(&plan);
     let mut report = Report {
@@ -131,6 +140,36 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     let companions = COMPANIONS.iter().map(|name| (name.to_string(), folder.join(name)));
     let companions = companions.filter(|(_, path)| path.is_file()).collect();
     Ok(Compiled { plan, weights, report, companions })
+}
+
+/// Refuses names of passes that do not exist.
+fn known_passes(options: &CompileOptions, stages: &[Stage]) -> Result<(), Error> {
+    let names = |stage: &Stage| match stage {
+        Stage::Once(pass) => vec![pass.name],
+        Stage::Repeat { passes, .. } => passes.iter().map(|p| p.name).collect(),
+    };
+    let known: Vec<&str> = stages.iter().flat_map(names).collect();
+    let printed = options.print_after.iter().filter(|name| *name != IMPORT);
+    match printed.chain(&options.stop_after).find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(Error::Pass { name: name.clone(), known: known.join(", ") }),
+        None => Ok(()),
+    }
+}
+
+/// Weights that need no repacking and whose bytes are still those of a file of the model stay there.
+fn link(plan: &mut plan::Plan, files: &[(PathBuf, Bytes)]) {
+    let found = GraphWeights::new(plan);
+    for (key, info) in plan.weights.iter_mut().filter(|(_, info)| info.layout == Layout::RowMajor) {
+        let Some(tensor) = found.tensor(key).filter(|t| t.dtype() != DType::Str) else { continue };
+        let bytes = tensor.bytes().as_ptr_range();
+        for (path, file) in files {
+            let whole = file.as_ptr_range();
+            if !tensor.is_empty() && whole.start <= bytes.start && bytes.end <= whole.end {
+                let offset = (bytes.start as usize - whole.start as usize) as u64;
+                info.source = Source::Linked { path: path.clone(), offset, len: tensor.bytes().len() as u64 };
+            }
+        }
+    }
 }
 
 /// The hash of the model's file, without external data.

@@ -39,6 +39,14 @@ pub enum Error {
         /// What is missing.
         reason: String,
     },
+    /// There is no pass of this name.
+    #[error("there is no pass `{name}`; the passes are: {known}")]
+    Pass {
+        /// The name given.
+        name: String,
+        /// The passes, in order.
+        known: String,
+    },
     /// `--dim` names a symbol that the model does not have.
     #[error("there is no symbol `{name}` in this model; it has: {known}")]
     Symbol {

@@ -40,6 +40,14 @@ pub enum ImportError {
         /// What is wrong.
         reason: String,
     },
+    /// A symbol to be fixed that no input has.
+    #[error("no input of the model has the symbol `{name}`; they have {}", list(known, 20))]
+    Symbol {
+        /// The name given.
+        name: String,
+        /// The symbols of the inputs.
+        known: Vec<String>,
+    },
     /// Nodes need each other's results.
     #[error("these nodes need each other's results: {}", list(nodes, 8))]
     Cycle {
@@ -92,6 +100,7 @@ impl ImportError {
             ImportError::External(_) => "import::external",
             ImportError::Tensor { .. } => "import::tensor",
             ImportError::Input { .. } => "import::input",
+            ImportError::Symbol { .. } => "import::symbol",
             ImportError::Cycle { .. } => "import::cycle",
             ImportError::Undefined { .. } => "import::undefined",
             ImportError::Twice { .. } => "import::twice",
@@ -118,6 +127,7 @@ impl ImportError {
             ImportError::Input { .. } => {
                 "export the model with tensor, sequence or optional inputs of known element types"
             }
+            ImportError::Symbol { .. } => "give a name that `inspect` shows among the inputs' dimensions",
             ImportError::Cycle { .. } | ImportError::Undefined { .. } | ImportError::Twice { .. } => {
                 "the file is not a valid ONNX graph: `onnx.checker.check_model` shows more"
             }
@@ -201,6 +211,9 @@ impl fmt::Display for Failures {
 }
 
 fn list(nodes: &[impl AsRef<str>], shown: usize) -> String {
+    if nodes.is_empty() {
+        return "none".into();
+    }
     let names: Vec<String> = nodes.iter().take(shown).map(|n| format!("`{}`", short(n.as_ref()))).collect();
     let more = if nodes.len() > shown { format!(" and {} more", nodes.len() - shown) } else { String::new() };
     format!("{}{more}", names.join(", "))

@@ -125,6 +125,11 @@ impl Folder {
         Ok(Located { path, offset, bytes: file.slice(range) })
     }
 
+    /// The files that were mapped, by absolute path.
+    pub fn into_files(self) -> Vec<(PathBuf, Bytes)> {
+        self.mapped.into_inner().expect("nobody panics while the files are locked").into_iter().collect()
+    }
+
     /// The absolute path of a location, if it may be read.
     fn checked_path(&self, tensor: &str, location: &str) -> Result<PathBuf, ExternalError> {
         if let Some(why) = fault(location) {

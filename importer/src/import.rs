@@ -1,7 +1,8 @@
 //! Reads a model: its constants, inputs and nodes, into a graph.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use ir::dim::Dim;
@@ -32,6 +33,8 @@ pub struct Imported {
     pub info: Info,
     /// What was odd, but did no harm.
     pub warnings: Vec<String>,
+    /// The files that constants may lie in, by absolute path: a constant whose bytes are within a file's was not copied.
+    pub files: Vec<(PathBuf, Bytes)>,
 }
 
 /// What a model file says of itself.
@@ -51,7 +54,11 @@ pub struct Info {
 pub fn import(path: &Path, options: &Options) -> Result<Imported, ImportError> {
     let file = proto::map_file(path).map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
     let folder = Folder::of_model(path)?;
-    import_bytes(file, Some(&folder), options)
+    let mut imported = import_bytes(file.clone(), Some(&folder), options)?;
+    let path = path.canonicalize().map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
+    imported.files = folder.into_files();
+    imported.files.push((path, file));
+    Ok(imported)
 }
 
 /// Imports a model in memory; `folder` is where its external data lies, `None` where it must not have any.
@@ -82,7 +89,7 @@ pub fn import_bytes(file: Bytes, folder: Option<&Folder>, options: &Options) -> 
         ir_version: model.ir_version,
         metadata: model.metadata.clone(),
     };
-    Ok(Imported { graph, info, warnings: progress.warnings })
+    Ok(Imported { graph, info, warnings: progress.warnings, files: vec![] })
 }
 
 fn main_graph(
@@ -133,18 +140,27 @@ fn inputs(proto: &proto::Graph, options: &Options, frame: &mut Frame<'_>) -> Res
     let dense = proto.initializers.iter().map(|t| &*t.name);
     let constants: HashSet<&str> = dense.chain(proto.sparse_initializers.iter().map(|t| &*t.values.name)).collect();
     let inputs: Vec<_> = proto.inputs.iter().filter(|i| !constants.contains(&*i.name)).collect();
-    let mut seen = BTreeSet::new();
+    let (mut seen, symbols) = (BTreeSet::new(), RefCell::new(BTreeSet::new()));
     for (input, ty) in inputs.iter().zip(types::input_types(&inputs)) {
         let ty = ty.map_err(|reason| ImportError::Input { input: input.name.clone(), reason })?;
         if !seen.insert(&input.name) {
             let (value, second) = (input.name.clone(), "another input".into());
             return Err(ImportError::Twice { value, first: "an input".into(), second });
         }
-        let ty = ty.map_dims(&|d| d.substitute(&|s| options.fixed.get(s).map(|n| Dim::constant(*n))));
+        let ty = ty.map_dims(&|d| {
+            symbols.borrow_mut().extend(d.symbols());
+            d.substitute(&|s| options.fixed.get(s).map(|n| Dim::constant(*n)))
+        });
         let v = frame.graph.input(&input.name, ty);
         frame.names.set(&input.name, Entry::Value(v));
     }
-    Ok(())
+    let symbols = symbols.into_inner();
+    match options.fixed.keys().find(|name| !symbols.contains(name.as_str())) {
+        Some(name) => {
+            Err(ImportError::Symbol { name: name.clone(), known: symbols.iter().map(|s| s.to_string()).collect() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Adds the constants of a graph for which `wanted` holds.
