@@ -75,6 +75,10 @@ pub trait Kernel: Send + Sync {
     /// For `inspect` and `run --profile`.
     fn name(&self) -> &'static str;
 
+    /// Gets ready for operands that are constants of the model (`None` for the others), once, when a plan is loaded. A
+    /// weight in another form is kept here, so that a call need not make it.
+    fn prepare(&mut self, _constants: &[Option<View<'_>>]) {}
+
     /// Expressions over the symbols whose values a call needs.
     fn numbers(&self) -> Vec<Dim> {
         vec![]
@@ -97,6 +101,8 @@ pub struct Types<'t> {
     pub outs: &'t [&'t TensorType],
     /// How each operand lies in memory.
     pub layouts: &'t [Layout],
+    /// Which operands are constants, which [`Kernel::prepare`] sees.
+    pub constants: &'t [bool],
 }
 
 impl Types<'_> {
@@ -108,6 +114,16 @@ impl Types<'_> {
     /// Whether operands `0..n` are f32, those left out aside.
     pub fn all_f32(&self) -> bool {
         self.ins.iter().flatten().chain(self.outs).all(|t| t.dtype == DType::F32)
+    }
+
+    /// Whether operand `i` is left out.
+    pub fn lacks(&self, i: usize) -> bool {
+        self.ins.get(i).copied().flatten().is_none()
+    }
+
+    /// Whether operand `i` is a constant or left out.
+    pub fn constant(&self, i: usize) -> bool {
+        self.lacks(i) || self.constants[i]
     }
 
     /// Whether every operand is an ordinary row-major tensor.

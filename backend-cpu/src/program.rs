@@ -1,8 +1,8 @@
 //! A plan's entry made ready: each step with its kernel and everything that does not depend on sizes.
 
-use crate::kernel::{Kernel, Types};
+use crate::kernel::{Kernel, Types, View};
 use crate::lower;
-use ir::graph::Origin;
+use ir::graph::Kind;
 use ir::ops::{Constraint, Fact};
 use ir::{Dim, Graph, Op, Tensor, TensorType, Value, ValueType};
 use plan::arena::Arena;
@@ -156,7 +156,15 @@ impl Resolve<'_> {
             (Some(op), false) => (*op).clone(),
             _ => ir::ops::Reshape { shape: vec![] }.into(),
         };
-        let kernel = if copies { Some(Box::new(lower::CopyKernel) as _) } else { choose(&op, &ins, &outs, &layouts) };
+        let is_weight = |v: &Value| matches!(self.graph.node(v.node).kind, Kind::Weight(_));
+        let constants: Vec<bool> = operands.iter().map(is_weight).collect();
+        let mut kernel = match copies {
+            true => Some(Box::new(lower::CopyKernel) as _),
+            false => choose(&op, &ins, &outs, &layouts, &constants),
+        };
+        if let Some(kernel) = &mut kernel {
+            prepare(kernel.as_mut(), &ins, &layouts);
+        }
         if kernel.is_none() && layouts.iter().any(|l| *l != Layout::RowMajor) {
             return Err(fail("no kernel reads its weight's layout"));
         }
@@ -189,7 +197,13 @@ impl Resolve<'_> {
     }
 }
 
-fn choose(op: &Op, ins: &[Operand], outs: &[Operand], layouts: &[Layout]) -> Option<Box<dyn Kernel>> {
+fn choose(
+    op: &Op,
+    ins: &[Operand],
+    outs: &[Operand],
+    layouts: &[Layout],
+    constants: &[bool],
+) -> Option<Box<dyn Kernel>> {
     let tensor = |o: &Operand| o.ty.as_tensor().cloned();
     let in_types: Vec<Option<TensorType>> = ins.iter().map(tensor).collect();
     let out_types: Option<Vec<TensorType>> = outs.iter().map(tensor).collect();
@@ -200,7 +214,26 @@ fn choose(op: &Op, ins: &[Operand], outs: &[Operand], layouts: &[Layout]) -> Opt
     }
     let ins: Vec<Option<&TensorType>> = in_types.iter().map(Option::as_ref).collect();
     let outs: Vec<&TensorType> = out_types.iter().collect();
-    lower::choose(op, &Types { ins: &ins, outs: &outs, layouts })
+    lower::choose(op, &Types { ins: &ins, outs: &outs, layouts, constants })
+}
+
+/// Shows a kernel the operands that are whole row-major constants.
+fn prepare(kernel: &mut dyn Kernel, ins: &[Operand], layouts: &[Layout]) {
+    let whole = |o: &Operand, layout: &Layout| {
+        let ty = o.ty.as_tensor().filter(|_| *layout == Layout::RowMajor && o.offset.as_const() == Some(0))?;
+        Some((ty.dtype, ty.shape.as_const()?))
+    };
+    let shapes: Vec<_> = ins.iter().zip(layouts).map(|(o, layout)| whole(o, layout)).collect();
+    let mut views: Vec<Option<View<'_>>> = vec![];
+    for (o, shape) in ins.iter().zip(&shapes) {
+        views.push(match (&o.source, shape) {
+            (Source::Weight(t), Some((dtype, dims))) if t.bytes().len() == dtype.bytes(dims.iter().product()) => {
+                Some(View { dtype: *dtype, dims, bytes: t.bytes() })
+            }
+            _ => None,
+        });
+    }
+    kernel.prepare(&views);
 }
 
 /// The fact of a value that exists, for typing a step at run time.

@@ -3,7 +3,8 @@
 use crate::kernel::Types;
 use crate::lower;
 use ir::graph::Kind;
-use ir::{CoreOp, DType, NodeId, Op, TensorType, Value, Verified};
+use ir::ops::Linear;
+use ir::{CoreOp, DType, Graph, NodeId, Op, TensorType, Value, Verified};
 use plan::{LaunchOptions, Layout, LowerError, PlanBuilder, Target};
 
 /// The CPU backend.
@@ -29,7 +30,11 @@ impl Target for Cpu {
         }
         let ins: Vec<Option<&TensorType>> = operands.iter().map(|v| graph.tensor_ty(*v)).collect();
         let outs: Option<Vec<&TensorType>> = graph.results(node).map(|v| graph.tensor_ty(v)).collect();
-        let kernel = outs.and_then(|outs| lower::choose(op, &Types { ins: &ins, outs: &outs, layouts: &layouts }));
+        let constants: Vec<bool> = operands.iter().map(|v| is_weight(graph, *v)).collect();
+        let kernel = outs.and_then(|outs| {
+            let types = Types { ins: &ins, outs: &outs, layouts: &layouts, constants: &constants };
+            lower::choose(op, &types)
+        });
         let name = match (&kernel, op.has_body()) {
             (Some(kernel), _) => kernel.name(),
             (None, true) => "body",
@@ -39,14 +44,38 @@ impl Target for Cpu {
     }
 }
 
-/// The operand of a linear layer that is better packed, and how.
-fn packed(op: &Op, graph: &ir::Graph, operands: &[Value]) -> Option<(usize, Layout)> {
-    let Op::CoreOp(CoreOp::Linear(linear)) = op else { return None };
-    let weight = *operands.get(1)?;
-    let is_weight = matches!(graph.node(weight.node).kind, Kind::Weight(_));
-    let float = matches!(graph.tensor_ty(weight)?.dtype, DType::F32 | DType::F16 | DType::BF16);
-    let inline = graph.constant_of(weight).is_some_and(ir::text::is_inline);
-    let f32_rows = graph.tensor_ty(operands[0])?.dtype == DType::F32;
+/// The operand that is better packed, and how: the weight of a linear layer, and the table of a gather that a linear
+/// layer reads too, as a tied embedding.
+fn packed(op: &Op, graph: &Graph, operands: &[Value]) -> Option<(usize, Layout)> {
+    match op {
+        Op::CoreOp(CoreOp::Linear(linear)) => Some((1, panels(linear, graph, operands)?)),
+        Op::CoreOp(CoreOp::Gather(gather)) if gather.axis == 0 => {
+            let wish = |(reader, _): (NodeId, u16)| match graph.op(reader)? {
+                Op::CoreOp(CoreOp::Linear(linear)) => panels(linear, graph, &graph.operands(reader)),
+                _ => None,
+            };
+            let layout = graph.readers(operands[0]).into_iter().find_map(wish)?;
+            // The same constant may also be something else of the linear layer.
+            panels_apply(graph, operands[0]).then_some((0, layout))
+        }
+        _ => None,
+    }
+}
+
+/// The layout that a linear layer wants for its weight.
+fn panels(linear: &Linear, graph: &Graph, operands: &[Value]) -> Option<Layout> {
+    let float = |v: Value| matches!(graph.tensor_ty(v).map(|t| t.dtype), Some(DType::F32 | DType::F16 | DType::BF16));
     let layout = if linear.kn { Layout::Panel16Kn } else { Layout::Panel16 };
-    (is_weight && float && !inline && f32_rows).then_some((1, layout))
+    (panels_apply(graph, *operands.get(1)?) && float(operands[0])).then_some(layout)
+}
+
+fn panels_apply(graph: &Graph, weight: Value) -> bool {
+    let Some(ty) = graph.tensor_ty(weight) else { return false };
+    let float = matches!(ty.dtype, DType::F32 | DType::F16 | DType::BF16);
+    let matrix = ty.dims().is_some_and(|d| d.len() == 2);
+    float && matrix && is_weight(graph, weight) && !graph.constant_of(weight).is_some_and(ir::text::is_inline)
+}
+
+fn is_weight(graph: &Graph, v: Value) -> bool {
+    matches!(graph.node(v.node).kind, Kind::Weight(_))
 }

@@ -3,6 +3,8 @@
 //! Indices come from data, so each is checked; a bad one ends the kernel with an [`IndexError`] that names it. A
 //! negative index counts from the end, as in ONNX.
 
+use super::pack::{Layout, PANEL};
+
 /// An index outside its dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("index {index} (element {position} of the indices) is outside a dimension of size {size}")]
@@ -54,6 +56,51 @@ pub fn gather<I: Index>(
         copy(&from[(outer * size + place) * row_bytes..][..row_bytes], to);
     }
     Ok(())
+}
+
+/// Copies the rows that `indices` name of a matrix stored as panels.
+pub fn gather_panels<T: Copy, I: Index>(
+    shape: PanelRows,
+    from: &[T],
+    indices: &[I],
+    to: &mut [T],
+) -> Result<(), IndexError> {
+    let PanelRows { rows, n, k } = shape;
+    let (size, width) = match rows {
+        Layout::Nk => (n, k),
+        Layout::Kn => (k, n),
+    };
+    if width == 0 {
+        return Ok(());
+    }
+    for (position, to) in to.chunks_exact_mut(width).enumerate() {
+        let place = resolve(indices[position].into(), size, position)?;
+        match rows {
+            Layout::Nk => {
+                let panel = &from[place / PANEL * PANEL * k..][..PANEL * k];
+                for (to, row) in to.iter_mut().zip(panel.as_chunks::<PANEL>().0) {
+                    *to = row[place % PANEL];
+                }
+            }
+            Layout::Kn => {
+                for (panel, to) in to.chunks_mut(PANEL).enumerate() {
+                    to.copy_from_slice(&from[(panel * k + place) * PANEL..][..to.len()]);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A packed matrix of `n` outputs and `k` inputs whose rows are gathered.
+#[derive(Clone, Copy, Debug)]
+pub struct PanelRows {
+    /// The matrix before packing: rows are outputs, or inputs.
+    pub rows: Layout,
+    /// Outputs.
+    pub n: usize,
+    /// Inputs.
+    pub k: usize,
 }
 
 /// Copies a few bytes without a call where their number is that of one element.
@@ -198,6 +245,24 @@ mod tests {
                 let place = indices[p].rem_euclid(size as i64) as usize;
                 prop_assert_eq!(to, from[(o * size + place) * inner + i]);
             }
+        }
+    }
+
+    #[test]
+    fn rows_come_back_from_panels() {
+        let (n, k) = (21, 18);
+        for rows in [Layout::Nk, Layout::Kn] {
+            let plain: Vec<u16> = (0..n * k).map(|i| i as u16).collect();
+            let mut panels = vec![0; crate::kernels::pack::panel_elems(n, k)];
+            crate::kernels::pack::pack_panels(&plain, n, k, rows, &mut panels);
+            let width = if rows == Layout::Nk { k } else { n };
+            let mut to = vec![0; 3 * width];
+            gather_panels(PanelRows { rows, n, k }, &panels, &[17i64, 0, -1], &mut to).unwrap();
+            let last = plain.len() / width - 1;
+            for (to, row) in to.chunks_exact(width).zip([17, 0, last]) {
+                assert_eq!(to, &plain[row * width..][..width]);
+            }
+            assert!(gather_panels(PanelRows { rows, n, k }, &panels, &[99i32], &mut to).is_err());
         }
     }
 

@@ -1,5 +1,6 @@
 //! Kernels: pure functions on slices and small dimension arrays; they know nothing of the IR.
 
+pub mod attention;
 pub mod concat;
 pub mod conv;
 pub mod dims;

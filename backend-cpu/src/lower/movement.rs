@@ -1,12 +1,14 @@
 //! `transpose`, `expand`, `slice`, `concat` and `gather`: elements move, nothing is computed.
 
-use crate::kernel::{Call, Chosen, Kernel, Types, grain, movable};
+use crate::kernel::{Call, Chosen, Kernel, Types, View, ViewMut, grain, movable};
 use crate::kernels::concat::{Part, concat as join};
 use crate::kernels::dims::{Dims, broadcast_strides};
-use crate::kernels::gather::{GatherShape, gather as gather_rows};
+use crate::kernels::gather::{GatherShape, IndexError, PanelRows, gather as gather_rows, gather_panels};
+use crate::kernels::pack::Layout as Rows;
 use crate::kernels::transpose::View as Strided;
 use ir::DType;
 use ir::ops::{Concat, EvalError, Gather, Transpose};
+use plan::Layout;
 use smallvec::SmallVec;
 
 /// Bytes below which threads are not worth waking.
@@ -108,6 +110,14 @@ struct GatherKernel {
 }
 
 pub(super) fn gather(op: &Gather, types: &Types<'_>) -> Chosen {
+    let rows = match types.layouts[0] {
+        Layout::Panel16 => Some(Rows::Nk),
+        Layout::Panel16Kn => Some(Rows::Kn),
+        _ => None,
+    };
+    if let Some(rows) = rows.filter(|_| op.axis == 0) {
+        return Some(Box::new(GatherPanels { rows }));
+    }
     Some(Box::new(GatherKernel { axis: op.axis, width: whole(types)? }))
 }
 
@@ -130,6 +140,43 @@ impl Kernel for GatherKernel {
             _ => gather_rows(shape, x.bytes, indices.as_slice::<i64>(), to, 0),
         }
         .map_err(|e| EvalError::Invalid(e.to_string()))
+    }
+}
+
+/// Rows of a weight that lies in panels for the linear layer that shares it.
+struct GatherPanels {
+    rows: Rows,
+}
+
+impl Kernel for GatherPanels {
+    fn name(&self) -> &'static str {
+        "gather_panels"
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        let (x, indices) = (call.input(0), call.input(1));
+        let (n, k) = match self.rows {
+            Rows::Nk => (x.dims[0], x.dims[1]),
+            Rows::Kn => (x.dims[1], x.dims[0]),
+        };
+        let shape = PanelRows { rows: self.rows, n, k };
+        let to = &mut call.outs[0];
+        fn rows<T: bytemuck::Pod>(
+            shape: PanelRows,
+            x: &View<'_>,
+            i: &View<'_>,
+            to: &mut ViewMut<'_>,
+        ) -> Result<(), IndexError> {
+            match i.dtype {
+                DType::I32 => gather_panels::<T, i32>(shape, x.as_slice(), i.as_slice(), to.as_slice_mut()),
+                _ => gather_panels::<T, i64>(shape, x.as_slice(), i.as_slice(), to.as_slice_mut()),
+            }
+        }
+        let done = match x.dtype {
+            DType::F32 => rows::<u32>(shape, &x, &indices, to),
+            _ => rows::<u16>(shape, &x, &indices, to),
+        };
+        done.map_err(|e| EvalError::Invalid(e.to_string()))
     }
 }
 

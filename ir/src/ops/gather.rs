@@ -15,6 +15,8 @@ impl OpSpec for Gather {
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%x: f32[N, 5]) { %i = const [1, -1, 0] : i64[3] %y = gather(%x, %i) {axis = 1} return %y }",
         "graph @g(%x: f16[7, M]) { %i = const [6, 0] : i32[2] %y = gather(%x, %i) {axis = 0} return %y }",
+        "graph @g(%x: f32[B, 9], %w: f32[20, 9]) { %i = const [17, -1, 0] : i64[3] %r = gather(%w, %i) {axis = 0} %y = linear(%x, %w) return %r, %y }",
+        "graph @g(%x: f16[B, 9], %w: f16[9, 20]) { %i = const [8, -1] : i32[2] %r = gather(%w, %i) {axis = 0} %y = linear(%x, %w) {kn = true} return %r, %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

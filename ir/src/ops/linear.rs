@@ -19,6 +19,7 @@ impl OpSpec for Linear {
         "graph @g(%x: f32[B, 9], %w: f32[9, 33]) { %y = linear(%x, %w) {kn = true} return %y }",
         "graph @g(%x: f32[B, 32], %w: f16[17, 32]) { %y = linear(%x, %w) return %y }",
         "graph @g(%x: f32[B, 32], %w: bf16[17, 32]) { %y = linear(%x, %w) return %y }",
+        "graph @g(%x: f16[B, 32], %w: f16[17, 32], %b: f16[17]) { %y = linear(%x, %w, %b) return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
