@@ -116,6 +116,11 @@ impl Types<'_> {
         self.ins.iter().flatten().chain(self.outs).all(|t| t.dtype == DType::F32)
     }
 
+    /// Dimensions of operand `i`, when it is there and ranked.
+    pub fn dims(&self, i: usize) -> Option<&[Dim]> {
+        self.ins.get(i).copied().flatten()?.dims()
+    }
+
     /// Whether operand `i` is left out.
     pub fn lacks(&self, i: usize) -> bool {
         self.ins.get(i).copied().flatten().is_none()

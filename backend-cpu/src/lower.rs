@@ -1,15 +1,24 @@
 //! Chooses a kernel for each operator: one file per family, one line per operator here.
 
 mod attention;
+mod conv;
 mod elementwise;
+mod generate;
+mod indexed;
+mod lines;
 mod linear;
 mod map;
 mod movement;
 mod numbers;
+mod pad;
+mod pool;
+mod recurrent;
 mod reduce;
+mod resize;
 mod rope;
 mod rows;
 mod widened;
+mod window;
 
 pub(crate) use movement::CopyKernel;
 
@@ -34,27 +43,60 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
 
 fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
     match op {
+        CoreOp::ArgReduce(op) => lines::arg_reduce(op, types),
         CoreOp::Attention(op) => attention::attention(op, types),
         CoreOp::Binary(op) => elementwise::binary(op, types),
         CoreOp::Cast(op) => elementwise::cast(op, types),
         CoreOp::Compare(op) => elementwise::compare(op, types),
         CoreOp::Concat(op) => movement::concat(op, types),
+        CoreOp::Conv(op) => conv::conv(op, types),
+        CoreOp::ConvTranspose(op) => conv::conv_transpose(op, types),
+        CoreOp::Cumulate(op) => lines::cumulate(op, types),
         CoreOp::Dims(op) => numbers::dims(op),
         CoreOp::Expand(_) => movement::expand(types),
+        CoreOp::Fill(op) => generate::fill(op, types),
         CoreOp::Gather(op) => movement::gather(op, types),
+        CoreOp::GatherElements(op) => indexed::gather_elements(op, types),
+        CoreOp::GatherNd(op) => indexed::gather_nd(op, types),
+        CoreOp::GroupNorm(op) => rows::group_norm(op, types),
         CoreOp::GroupQueryAttention(op) => attention::group_query(op, types),
+        CoreOp::Gru(op) => recurrent::gru(op, types),
+        CoreOp::LayerNorm(op) => rows::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
+        CoreOp::Lrn(op) => rows::lrn(op, types),
+        CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::Map(op) => map::map(op, types),
         CoreOp::MatMul(_) => linear::matmul(types),
+        CoreOp::OneHot(op) => generate::one_hot(op, types),
+        CoreOp::Pad(op) => pad::pad(op, types),
+        CoreOp::Pool(op) => pool::pool(op, types),
+        CoreOp::Range(op) => generate::range(op),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => types.row_major().then(|| Box::new(CopyKernel) as _),
+        CoreOp::Resize(op) => resize::resize(op, types),
+        CoreOp::RmsNorm(op) => rows::rms_norm(op, types),
         CoreOp::Rope(op) => rope::rope(op, types),
+        CoreOp::ScatterElements(op) => indexed::scatter_elements(op, types),
+        CoreOp::ScatterNd(op) => indexed::scatter_nd(op, types),
         CoreOp::Select(_) => elementwise::select(types),
         CoreOp::ShapeOf(_) => numbers::shape_of(types),
         CoreOp::Slice(op) => movement::slice(op, types),
         CoreOp::Softmax(op) => rows::softmax(op, types),
+        CoreOp::Tile(op) => pad::tile(op, types),
+        CoreOp::TopK(op) => lines::top_k(op, types),
         CoreOp::Transpose(op) => movement::transpose(op, types),
+        CoreOp::Trilu(op) => generate::trilu(op, types),
         CoreOp::Unary(op) => elementwise::unary(op, types),
-        _ => None,
+        // No kernels yet: the reference evaluates them.
+        CoreOp::ConvInteger(_)
+        | CoreOp::DequantizeLinear(_)
+        | CoreOp::DynamicQuantizeLinear(_)
+        | CoreOp::DynamicQuantizeLstm(_)
+        | CoreOp::MatMulInteger(_)
+        | CoreOp::MatMulNBits(_)
+        | CoreOp::Moe(_)
+        | CoreOp::QuantizeLinear(_)
+        | CoreOp::Rnn(_)
+        | CoreOp::TensorScatter(_) => None,
     }
 }

@@ -32,6 +32,7 @@ use super::elementwise::{UnaryFn, map_in_place};
 use super::math;
 use super::pack::{Layout, pack_panels, panel_elems};
 use super::pool::Pool;
+use smallvec::SmallVec;
 
 /// Sizes along depth, height and width; the leading ones are 1 where there are fewer dimensions.
 pub type Spatial = [usize; 3];
@@ -92,7 +93,7 @@ impl Conv {
             groups,
             channels,
             rank: input.len(),
-            lists: [("input", input), ("kernel", kernel)].map(|(name, list)| (name, List::new(list, 1))).into(),
+            lists: [("input", input), ("kernel", kernel)].map(|(name, list)| (name, List::new(list, 1))).into_iter().collect(),
         }
     }
 
@@ -220,7 +221,7 @@ pub struct ConvBuilder {
     groups: usize,
     channels: [usize; 2],
     rank: usize,
-    lists: Vec<(&'static str, List)>,
+    lists: SmallVec<[(&'static str, List); 8]>,
 }
 
 impl ConvBuilder {

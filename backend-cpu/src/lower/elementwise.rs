@@ -59,10 +59,13 @@ impl Kernel for Elementwise {
     }
 }
 
-/// The engine's function; `None` where it has no equal.
-pub(super) fn unary_fn(f: scalar::UnaryFn) -> UnaryFn {
+/// The engine's function of this type; `None` where it has no equal.
+pub(super) fn unary_fn(f: scalar::UnaryFn, from: Element) -> Option<UnaryFn> {
     use scalar::UnaryFn as F;
-    match f {
+    Some(match f {
+        // The engine has one `Not`: logical for booleans, of all bits for integers.
+        F::Not if from != Element::Bool => return None,
+        F::BitNot if from == Element::Bool => return None,
         F::Neg => UnaryFn::Neg,
         F::Abs => UnaryFn::Abs,
         F::Sign => UnaryFn::Sign,
@@ -99,7 +102,7 @@ pub(super) fn unary_fn(f: scalar::UnaryFn) -> UnaryFn {
         F::Round => UnaryFn::Round,
         F::IsNan => UnaryFn::IsNan,
         F::IsInf => UnaryFn::IsInf { negative: true, positive: true },
-    }
+    })
 }
 
 /// The engine's function.
@@ -136,17 +139,18 @@ pub(super) fn compare_fn(f: scalar::CompareFn) -> CompareFn {
 }
 
 pub(super) fn unary(op: &Unary, types: &Types<'_>) -> Chosen {
-    Elementwise::chosen(op.f.name(), types, &[Instr::Unary(unary_fn(op.f), Slot(0))], Slot(1))
+    let f = unary_fn(op.f, element(types.dtype(0)?)?)?;
+    Elementwise::chosen(op.f.name(), types, &[Instr::Unary(f, Slot(0))], Slot(1))
 }
 
 pub(super) fn binary(op: &Binary, types: &Types<'_>) -> Chosen {
     use scalar::BinaryFn as F;
     let (a, b) = (element(types.dtype(0)?)?, element(types.dtype(1)?)?);
-    // The reference shifts and divides with other rules at the edges of unsigned 64-bit numbers, and a zero divisor is an
-    // error there: the host evaluates those.
-    let exact = a.is_float() || !matches!(op.f, F::Div | F::Mod | F::Fmod | F::Pow | F::ShiftLeft | F::ShiftRight);
-    let order = a == Element::U64 && matches!(op.f, F::Min | F::Max);
-    if !exact || order {
+    let divides = matches!(op.f, F::Div | F::Mod | F::Fmod) && a == b && matches!(a, Element::I64 | Element::I32);
+    if divides {
+        return division(op, types);
+    }
+    if !is_exact(op.f, a) {
         return None;
     }
     let f = binary_fn(op.f);
@@ -155,6 +159,46 @@ pub(super) fn binary(op: &Binary, types: &Types<'_>) -> Chosen {
     }
     let instrs = [Instr::Cast(Register::of(a), Slot(1)), Instr::Binary(f, Slot(0), Slot(2))];
     Elementwise::chosen(op.f.name(), types, &instrs, Slot(3))
+}
+
+/// Whether the engine's function is that of the IR for every pair of numbers. Integers shift and raise with other rules
+/// at the edges, a divisor of zero is an error of the IR, and u64 is ordered as i64.
+pub(super) fn is_exact(f: scalar::BinaryFn, of: Element) -> bool {
+    use scalar::BinaryFn as F;
+    let edges = matches!(f, F::Div | F::Mod | F::Fmod | F::Pow | F::ShiftLeft | F::ShiftRight);
+    let order = of == Element::U64 && matches!(f, F::Min | F::Max);
+    (of.is_float() || !edges) && !order
+}
+
+/// An integer division, which refuses a divisor of zero.
+struct Division(Box<dyn Kernel>);
+
+fn division(op: &Binary, types: &Types<'_>) -> Chosen {
+    let instr = Instr::Binary(binary_fn(op.f), Slot(0), Slot(1));
+    let inner = Elementwise::chosen(op.f.name(), types, &[instr], Slot(2))?;
+    Some(Box::new(Division(inner)))
+}
+
+impl Kernel for Division {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn scratch_words(&self, pool: &Pool, dims: &CallDims<'_>) -> usize {
+        self.0.scratch_words(pool, dims)
+    }
+
+    fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
+        let divisor = call.input(1);
+        let zero = match divisor.dtype {
+            ir::DType::I64 => divisor.as_slice::<i64>().contains(&0),
+            _ => divisor.as_slice::<i32>().contains(&0),
+        };
+        if zero && !call.outs[0].bytes.is_empty() {
+            return Err(EvalError::Invalid(format!("integer `{}` by zero", self.name())));
+        }
+        self.0.run(call)
+    }
 }
 
 pub(super) fn compare(op: &Compare, types: &Types<'_>) -> Chosen {

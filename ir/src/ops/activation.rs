@@ -37,11 +37,12 @@ impl ActivationFn {
         }
     }
 
-    /// The function of a number.
+    /// The function of a number; NaN stays NaN.
     pub fn float(self, x: f64, alpha: f64, beta: f64) -> f64 {
         use crate::scalar::UnaryFn as U;
         use ActivationFn::*;
         match self {
+            _ if x.is_nan() => x,
             Relu => U::Relu.float(x),
             Sigmoid => U::Sigmoid.float(x),
             Tanh => x.tanh(),

@@ -34,9 +34,9 @@ pub struct Activation {
 }
 
 impl Activation {
-    /// The function of a number, after clipping to `-clip..=clip`.
+    /// The function of a number, after clipping to `-clip..=clip`; NaN stays NaN.
     pub fn apply(&self, x: f64, clip: Option<f32>) -> f64 {
-        let x = clip.map_or(x, |c| x.max(-c as f64).min(c as f64));
+        let x = clip.filter(|_| !x.is_nan()).map_or(x, |c| x.max(-c as f64).min(c as f64));
         self.f.float(x, self.alpha, self.beta)
     }
 }
