@@ -93,7 +93,10 @@ impl Conv {
             groups,
             channels,
             rank: input.len(),
-            lists: [("input", input), ("kernel", kernel)].map(|(name, list)| (name, List::new(list, 1))).into_iter().collect(),
+            lists: [("input", input), ("kernel", kernel)]
+                .map(|(name, list)| (name, List::new(list, 1)))
+                .into_iter()
+                .collect(),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) fn cumulate(op: &Cumulate, types: &Types<'_>) -> Chosen {
 
 impl CumulateKernel {
     /// Lines of whole blocks; sums are made in `A`.
-    fn along<T: bytemuck::Pod, A: Copy>(
+    fn along<T: bytemuck::Pod + Send + Sync, A: Copy + Sync>(
         &self,
         call: &mut Call<'_, '_>,
         unit: A,
@@ -145,7 +145,13 @@ pub(super) fn top_k(op: &TopK, types: &Types<'_>) -> Chosen {
     Some(Box::new(TopKernel { order, axis: op.axis, dtype: ordered(types)? }))
 }
 
-fn choose<T: bytemuck::Pod + PartialOrd>(kernel: &TopKernel, call: &mut Call<'_, '_>, k: usize, n: usize, inner: usize) {
+fn choose<T: bytemuck::Pod + PartialOrd>(
+    kernel: &TopKernel,
+    call: &mut Call<'_, '_>,
+    k: usize,
+    n: usize,
+    inner: usize,
+) {
     let x = call.input(0).as_slice::<T>();
     let [values, indices] = call.outs else { unreachable!("top_k has two results") };
     let (values, indices) = (values.as_slice_mut::<T>(), indices.as_slice_mut::<i64>());

@@ -6,7 +6,6 @@ use crate::kernels::element::Element;
 use crate::kernels::elementwise::{Instr, Register, Slot};
 use ir::DType;
 use ir::ops::Map;
-use ir::scalar::{BinaryFn, UnaryFn};
 use ir::scalar::BinaryFn;
 use ir::scalar_expr::{Arg, Step};
 
@@ -58,8 +57,6 @@ impl Lowered {
         }
         let instr = match *step {
             Step::Constant(_, v) => Instr::Const(constant(Register::of(to), v)),
-            Step::Unary(UnaryFn::Not, _) if args[0] != DType::Bool => return None,
-            Step::Unary(f, a) => Instr::Unary(unary_fn(f), self.slot(a)),
             Step::Unary(f, a) => Instr::Unary(unary_fn(f, element(args[0])?)?, self.slot(a)),
             Step::Binary(BinaryFn::ShiftLeft | BinaryFn::ShiftRight, ..) => return None,
             Step::Binary(BinaryFn::Div | BinaryFn::Mod | BinaryFn::Fmod | BinaryFn::Pow, ..) if !dtype.is_float() => {

@@ -58,7 +58,16 @@ impl Sizes {
 
 /// `y = x w^T + bias`, `x` of `rows` rows of `k`, `w` of `n` rows of `k`.
 #[allow(clippy::too_many_arguments, reason = "a product has this many sizes")]
-fn product(pool: &Pool, x: &[f32], w: &[f32], bias: Option<&[f32]>, n: usize, k: usize, y: &mut [f32], scratch: &mut [f32]) {
+fn product(
+    pool: &Pool,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    n: usize,
+    k: usize,
+    y: &mut [f32],
+    scratch: &mut [f32],
+) {
     if y.is_empty() {
         return;
     }

@@ -19,10 +19,10 @@ pub(super) struct Windows {
 impl Windows {
     /// `None` where windows cut the input off or there are not 1 to 3 dimensions.
     pub(super) fn new(strides: &[i64], dilations: &[i64], pads: &[i64], same: Option<SamePadding>) -> Option<Windows> {
-        let sizes = |list: &[i64]| list.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<SmallVec<[usize; 6]>>>();
+        let sizes =
+            |list: &[i64]| list.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<SmallVec<[usize; 6]>>>();
         let spatial = |list: &[i64]| sizes(list).map(|s| s.iter().copied().collect::<Spatial>());
-        let windows =
-            Windows { strides: spatial(strides)?, dilations: spatial(dilations)?, pads: sizes(pads)?, same };
+        let windows = Windows { strides: spatial(strides)?, dilations: spatial(dilations)?, pads: sizes(pads)?, same };
         (1..=3).contains(&strides.len()).then_some(windows)
     }
 

@@ -18,7 +18,7 @@ impl OpSpec for Map {
     const NAME: &'static str = "map";
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%a: f32[N, 5], %b: f32[5]) { %y = map(%a, %b) {expr = \"mul(silu(x0), x1)\"} return %y }",
-        "graph @g(%a: f32[N, 1], %b: f32[M]) { %y = map(%a, %b) {expr = \"t0 = exp(x0); select(lt(x1, f32(0.5)), div(t0, add(t0, x1)), x0)\"} return %y }",
+        "graph @g(%a: f32[N, 1], %b: f32[M]) { %y = map(%a, %b) {expr = \"t0 = exp(x0); select(lt(x1, f32(0.5)), div(t0, add(t0, mul(x1, x1))), x0)\"} return %y }",
         "graph @g(%a: f16[N, 4], %b: f32[]) { %y = map(%a, %b) {expr = \"f16(sub(mul(f32(x0), x1), tanh(x1)))\"} return %y }",
         "graph @g(%a: i64[N, 4], %b: bool[4]) { %y = map(%a, %b) {expr = \"and(x1, ge(add(x0, i64(-1)), i64(0)))\"} return %y }",
     ];

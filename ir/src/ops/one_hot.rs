@@ -16,6 +16,7 @@ impl OpSpec for OneHot {
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%i: i64[N, M]) { %v = const [0.0, 1.0] : f32[2] %y = one_hot(%i, %v) {depth = 3, axis = -1} return %y }",
         "graph @g(%i: i64[N, M]) { %v = const [5, 1] : i64[2] %y = one_hot(%i, %v) {depth = N + 1, axis = 1} return %y }",
+        "graph @g(%i: i32[N]) { %v = const [0, 1] : i64[2] %y = one_hot(%i, %v) {depth = 2, axis = 0} return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

@@ -86,6 +86,7 @@ impl OpSpec for Pool {
         "graph @g(%x: f32[N, 3, H, 8]) { %y = pool(%x) {f = max, kernel = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], dilations = [1, 1]} return %y }",
         "graph @g(%x: f32[N, 3, 7, 8]) { %y = pool(%x) {f = average, kernel = [3, 2], strides = [2, 2], pads = [1, 0, 1, 0], dilations = [1, 1], ceil = true} %z = pool(%x) {f = average, kernel = [3, 3], strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1], count_pads = true} return %y, %z }",
         "graph @g(%x: f32[N, 3, 9]) { %y = pool(%x) {f = lp, kernel = [3], strides = [2], pads = [], dilations = [1], same = upper, p = 2} return %y }",
+        "graph @g(%x: f32[N, 3, 7, 8]) { %y = pool(%x) {f = average, kernel = [7, 8], strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1]} return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

@@ -39,6 +39,8 @@ impl OpSpec for Reduce {
         "graph @g(%x: f32[N, 9, M]) { %a = reduce(%x) {f = sum, axes = [-1]} %b = reduce(%x) {f = mean, axes = [1], keep = true} %c = reduce(%x) {f = max, axes = [0, 2]} return %a, %b, %c }",
         "graph @g(%x: f32[N, 9]) { %a = reduce(%x) {f = l2, axes = [1], keep = true} %b = reduce(%x) {f = log_sum_exp, axes = [1]} %c = reduce(%x) {f = min, axes = [0, 1]} return %a, %b, %c }",
         "graph @g(%x: i64[N, 4]) { %a = reduce(%x) {f = sum, axes = [1]} %b = reduce(%x) {f = prod, axes = [1]} return %a, %b }",
+        "graph @g(%x: i64[N, 4]) { %a = reduce(%x) {f = max, axes = [1]} %b = reduce(%x) {f = l1, axes = [0, 1]} return %a, %b }",
+        "graph @g(%x: f16[N, 6]) { %a = reduce(%x) {f = mean, axes = [1], keep = true} return %a }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

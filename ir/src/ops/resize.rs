@@ -44,6 +44,7 @@ impl OpSpec for Resize {
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%x: f32[N, 3, H, 4]) { %y = resize(%x) {sizes = [N, 3, 2*H, 8], scales = [1.0, 1.0, 2.0, 2.0], roi = [], mode = nearest, coordinates = asymmetric, rounding = floor} return %y }",
         "graph @g(%x: f32[N, 3, 4, 5]) { %y = resize(%x) {sizes = [N, 3, 7, 9], scales = [], roi = [], mode = linear, coordinates = half_pixel} %z = resize(%x) {sizes = [N, 3, 7, 9], scales = [], roi = [], mode = cubic, coordinates = align_corners, cubic_a = -0.75} return %y, %z }",
+        "graph @g(%x: f16[N, 2, 4, 5]) { %y = resize(%x) {sizes = [N, 2, 7, 3], scales = [], roi = [], mode = linear, coordinates = half_pixel, antialias = true} return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

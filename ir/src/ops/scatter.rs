@@ -1,6 +1,6 @@
 //! What `scatter_elements` and `scatter_nd` share: how an update meets the element it falls on.
 
-use super::EvalError;
+use super::{EvalError, Tolerance};
 use crate::attr_enum;
 use crate::dtype::DType;
 use crate::tensor::{Element, Tensor};
@@ -15,7 +15,16 @@ attr_enum! {
 }
 
 impl Reduction {
-    fn float(self, old: f64, new: f64) -> f64 {
+    /// What results may differ by: updates of one element may be rounded one by one.
+    pub(crate) fn tolerance(self, dtype: DType) -> Tolerance {
+        match self {
+            Reduction::Add | Reduction::Mul => Tolerance::roundings(dtype, 16.0),
+            Reduction::None | Reduction::Max | Reduction::Min => Tolerance::EXACT,
+        }
+    }
+
+    /// The combination of two floats.
+    pub fn float(self, old: f64, new: f64) -> f64 {
         match self {
             Reduction::None => new,
             Reduction::Add => old + new,
@@ -26,7 +35,8 @@ impl Reduction {
         }
     }
 
-    fn i64(self, old: i64, new: i64) -> i64 {
+    /// The combination of two i64, wrapping.
+    pub fn i64(self, old: i64, new: i64) -> i64 {
         match self {
             Reduction::None => new,
             Reduction::Add => old.wrapping_add(new),

@@ -1,6 +1,8 @@
-use super::reading::{self, moves_data, tensor};
+use super::reading::{self, tensor};
 use super::scatter::{Reduction, combine};
-use super::{Datum, EvalError, OpSpec, Operands, TypeError, axis, gather_elements};
+use super::{Datum, EvalError, OpSpec, Operands, Tolerance, TypeError, axis, gather_elements};
+use crate::dim::Dim;
+use crate::dtype::DType;
 use crate::op;
 use crate::types::ValueType;
 
@@ -42,5 +44,11 @@ impl OpSpec for ScatterElements {
         Ok(vec![combine(x, &to, 1, u, self.reduction)?.into()])
     }
 
-    moves_data! {}
+    fn flops(&self, _: &[&ValueType], _: &[ValueType]) -> Dim {
+        Dim::constant(0)
+    }
+
+    fn tolerance(&self, dtype: DType) -> Tolerance {
+        self.reduction.tolerance(dtype)
+    }
 }

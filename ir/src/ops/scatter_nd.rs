@@ -1,6 +1,8 @@
-use super::reading::{self, moves_data, tensor};
+use super::reading::{self, tensor};
 use super::scatter::{Reduction, combine};
-use super::{Datum, EvalError, OpSpec, Operands, TypeError, gather_nd};
+use super::{Datum, EvalError, OpSpec, Operands, Tolerance, TypeError, gather_nd};
+use crate::dim::Dim;
+use crate::dtype::DType;
 use crate::op;
 use crate::types::ValueType;
 
@@ -47,5 +49,11 @@ impl OpSpec for ScatterNd {
         Ok(vec![combine(x, &starts, run, u, self.reduction)?.into()])
     }
 
-    moves_data! {}
+    fn flops(&self, _: &[&ValueType], _: &[ValueType]) -> Dim {
+        Dim::constant(0)
+    }
+
+    fn tolerance(&self, dtype: DType) -> Tolerance {
+        self.reduction.tolerance(dtype)
+    }
 }
