@@ -232,8 +232,7 @@ impl<T: AttrValue> AttrValue for Option<T> {
 /// Reads one typed attribute out of `attrs`.
 pub fn read<T: AttrValue>(attrs: &Attrs, name: &str) -> Result<T, AttrError> {
     match attrs.get(name) {
-        Some(attr) => T::from_attr(attr)
-            .ok_or_else(|| AttrError::Kind { name: name.into(), expected: T::EXPECTED }),
+        Some(attr) => T::from_attr(attr).ok_or_else(|| AttrError::Kind { name: name.into(), expected: T::EXPECTED }),
         None => T::absent().ok_or_else(|| AttrError::Missing(name.into())),
     }
 }

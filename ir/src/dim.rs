@@ -166,9 +166,7 @@ impl Dim {
                     match atom {
                         Atom::Sym(name) => visit(name),
                         Atom::FloorDiv(_) | Atom::Min(_) | Atom::Max(_) => {
-                            atom.parts()
-                                .iter()
-                                .for_each(|part| part.visit_symbols(visit));
+                            atom.parts().iter().for_each(|part| part.visit_symbols(visit));
                         }
                     }
                 }

@@ -110,10 +110,7 @@ impl DType {
     /// Types that are only stored and converted: below 8 bits, and the 8-bit floats.
     pub fn is_storage_only(self) -> bool {
         use DType::*;
-        matches!(
-            self,
-            F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F4E2M1 | I4 | U4 | I2 | U2
-        )
+        matches!(self, F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F4E2M1 | I4 | U4 | I2 | U2)
     }
 
     /// The range of an integer type; `None` for others.

@@ -192,7 +192,8 @@ impl Graph {
         let node = &mut self.dag[weight.0];
         let fact = Fact::constant(tensor.clone());
         if !matches!(node.kind, Kind::Weight(_)) || !fact.ty.compatible(&node.facts[0].ty) {
-            let reason = format!("weight `{}` is declared {}, its data is {}", node.names[0], node.facts[0].ty, fact.ty);
+            let reason =
+                format!("weight `{}` is declared {}, its data is {}", node.names[0], node.facts[0].ty, fact.ty);
             return Err(TypeError::Invalid(reason));
         }
         node.kind = Kind::Weight(Some(tensor));
@@ -345,10 +346,8 @@ impl Graph {
     /// Nodes that read a value, with the operand position, in creation order.
     pub fn readers(&self, v: Value) -> Vec<(NodeId, u16)> {
         let edges = self.dag.edges_directed(v.node.0, Outgoing);
-        let mut found: Vec<_> = edges
-            .filter(|e| e.weight().result == v.result)
-            .map(|e| (NodeId(e.target()), e.weight().operand))
-            .collect();
+        let mut found: Vec<_> =
+            edges.filter(|e| e.weight().result == v.result).map(|e| (NodeId(e.target()), e.weight().operand)).collect();
         found.sort_by_key(|(n, operand)| (self.node(*n).seq, *operand));
         found
     }
@@ -356,8 +355,7 @@ impl Graph {
     /// How many operands and graph outputs read this value.
     pub fn use_count(&self, v: Value) -> usize {
         let edges = self.dag.edges_directed(v.node.0, Outgoing);
-        edges.filter(|e| e.weight().result == v.result).count()
-            + self.outputs.iter().filter(|o| o.value == v).count()
+        edges.filter(|e| e.weight().result == v.result).count() + self.outputs.iter().filter(|o| o.value == v).count()
     }
 
     /// Whether the graph itself returns this value.
@@ -628,7 +626,8 @@ impl LateSymbols {
     /// Notes what a node's results bind; returns the nodes that waited for it.
     fn bind(&mut self, node: &Node) -> Vec<(u32, NodeIndex)> {
         let dims = node.facts.iter().filter_map(|f| f.ty.as_tensor()?.dims()).flatten();
-        let symbols: Vec<Arc<str>> = dims.filter_map(|d| d.as_sym().filter(|s| s.starts_with('?'))).map(Arc::from).collect();
+        let symbols: Vec<Arc<str>> =
+            dims.filter_map(|d| d.as_sym().filter(|s| s.starts_with('?'))).map(Arc::from).collect();
         let new = symbols.into_iter().filter(|s| self.bound.insert(s.clone())).collect::<Vec<_>>();
         new.iter().filter_map(|s| self.parked.remove(s)).flatten().collect()
     }

@@ -184,9 +184,7 @@ impl<'a> Operands<'a> {
     pub fn assume_same(&self, left: &Dim, right: &Dim) -> Result<(), TypeError> {
         match left.same(right) {
             crate::dim::Truth::Yes => Ok(()),
-            crate::dim::Truth::No => {
-                Err(TypeError::Invalid(format!("dimension {left} does not equal {right}")))
-            }
+            crate::dim::Truth::No => Err(TypeError::Invalid(format!("dimension {left} does not equal {right}"))),
             crate::dim::Truth::Unknown => {
                 let c = Constraint { left: left.clone(), right: right.clone() };
                 let mut assumed = self.assumed.borrow_mut();
@@ -618,10 +616,7 @@ impl Op {
     }
 
     /// The operator with every dimension expression replaced by its number. Bodies of `if`, `loop` and `scan` too.
-    pub fn bind(
-        &self,
-        symbols: &dyn Fn(&str) -> Option<i64>,
-    ) -> Result<Op, crate::dim::DimError> {
+    pub fn bind(&self, symbols: &dyn Fn(&str) -> Option<i64>) -> Result<Op, crate::dim::DimError> {
         let mut failed = None;
         let mut bound = self.clone();
         let is_body = self.has_body();
@@ -703,9 +698,9 @@ pub(crate) fn lanes(dims: &[usize], at: usize) -> Vec<usize> {
 pub(crate) fn indices(t: &Tensor, n: usize) -> Result<Vec<usize>, EvalError> {
     let resolve = |i: i64| {
         let at = if i < 0 { i.checked_add(n as i64) } else { Some(i) };
-        at.filter(|i| (0..n as i64).contains(i)).map(|i| i as usize).ok_or_else(|| {
-            EvalError::Invalid(format!("index {i} is outside a dimension of {n}"))
-        })
+        at.filter(|i| (0..n as i64).contains(i))
+            .map(|i| i as usize)
+            .ok_or_else(|| EvalError::Invalid(format!("index {i} is outside a dimension of {n}")))
     };
     t.to_i64()?.into_iter().map(resolve).collect()
 }

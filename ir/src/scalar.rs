@@ -136,7 +136,13 @@ impl BinaryFn {
             Min | Max if a.is_nan() || b.is_nan() => f64::NAN,
             Min => a.min(b),
             Max => a.max(b),
-            Mod if b.is_infinite() && a.is_finite() => if a != 0.0 && (a < 0.0) != (b < 0.0) { b } else { a },
+            Mod if b.is_infinite() && a.is_finite() => {
+                if a != 0.0 && (a < 0.0) != (b < 0.0) {
+                    b
+                } else {
+                    a
+                }
+            }
             Mod => a - (a / b).floor() * b,
             Fmod => a % b,
             And => f64::from(a != 0.0 && b != 0.0),
@@ -168,7 +174,13 @@ impl BinaryFn {
             BitXor => a ^ b,
             ShiftLeft if b < 0 || b >= bits as i128 => 0,
             ShiftLeft => a << b,
-            ShiftRight if b < 0 || b >= bits as i128 => if a < 0 { -1 } else { 0 },
+            ShiftRight if b < 0 || b >= bits as i128 => {
+                if a < 0 {
+                    -1
+                } else {
+                    0
+                }
+            }
             ShiftRight => a >> b,
         })
     }

@@ -104,7 +104,9 @@ impl ScalarExpr {
             for arg in step.args() {
                 match arg {
                     Arg::Step(s) if s >= i => return Err(ExprError(format!("step {i} reads step {s}"))),
-                    Arg::Input(n) if n >= Self::MAX_INPUTS => return Err(ExprError(format!("there is no operand x{n}"))),
+                    Arg::Input(n) if n >= Self::MAX_INPUTS => {
+                        return Err(ExprError(format!("there is no operand x{n}")));
+                    }
                     _ => {}
                 }
             }
@@ -137,9 +139,10 @@ impl ScalarExpr {
         let mut types: Vec<DType> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let of = |a: &Arg| match *a {
-                Arg::Input(n) => {
-                    inputs.get(n).copied().ok_or_else(|| TypeError::Invalid(format!("the expression reads operand x{n}")))
-                }
+                Arg::Input(n) => inputs
+                    .get(n)
+                    .copied()
+                    .ok_or_else(|| TypeError::Invalid(format!("the expression reads operand x{n}"))),
                 Arg::Step(s) => Ok(types[s]),
             };
             let args = step.args().iter().map(of).collect::<Result<SmallVec<[DType; 3]>, _>>()?;
@@ -256,7 +259,9 @@ fn run_step(step: &Step, args: &[&Lane], dtype: DType, n: usize) -> Result<Lane,
     Ok(match (step, args) {
         (Step::Constant(_, v), _) if dtype.is_float() => Lane::Float(vec![*v; n]),
         (Step::Constant(_, v), _) => Lane::Int(vec![*v as i128; n]),
-        (Step::Unary(f, _), [Lane::Float(x)]) if f.is_predicate() => truth(x.iter().map(|x| f.float(*x) != 0.0).collect()),
+        (Step::Unary(f, _), [Lane::Float(x)]) if f.is_predicate() => {
+            truth(x.iter().map(|x| f.float(*x) != 0.0).collect())
+        }
         (Step::Unary(f, _), [Lane::Float(x)]) => Lane::Float(x.iter().map(|x| f.float(*x)).collect()),
         (Step::Unary(f, _), [Lane::Int(x)]) => {
             let y: Option<Vec<i128>> = x.iter().map(|x| f.int(*x)).collect();
@@ -272,7 +277,9 @@ fn run_step(step: &Step, args: &[&Lane], dtype: DType, n: usize) -> Result<Lane,
         (Step::Compare(f, ..), [Lane::Float(a), Lane::Float(b)]) => {
             truth(a.iter().zip(b).map(|(a, b)| f.holds(a, b)).collect())
         }
-        (Step::Compare(f, ..), [Lane::Int(a), Lane::Int(b)]) => truth(a.iter().zip(b).map(|(a, b)| f.holds(a, b)).collect()),
+        (Step::Compare(f, ..), [Lane::Int(a), Lane::Int(b)]) => {
+            truth(a.iter().zip(b).map(|(a, b)| f.holds(a, b)).collect())
+        }
         (Step::Select(..), [Lane::Int(c), Lane::Float(a), Lane::Float(b)]) => {
             Lane::Float((0..n).map(|i| if c[i] != 0 { a[i] } else { b[i] }).collect())
         }
@@ -387,7 +394,8 @@ impl<'a> Parser<'a> {
 
     fn word(&mut self) -> &'a str {
         self.rest = self.rest.trim_start();
-        let end = self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_.+-".contains(c))).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_.+-".contains(c))).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         word
@@ -511,7 +519,9 @@ mod tests {
 
     #[test]
     fn bad_text_is_an_error() {
-        for text in ["", "x0", "exp(", "exp(x0", "exp(x0) y", "exp(x99)", "nothing(x0)", "add(x0)", "exp(t0)", "t0 = x0;"] {
+        for text in
+            ["", "x0", "exp(", "exp(x0", "exp(x0) y", "exp(x99)", "nothing(x0)", "add(x0)", "exp(t0)", "t0 = x0;"]
+        {
             assert!(text.parse::<ScalarExpr>().is_err(), "{text}");
         }
         assert!("neg(".repeat(100_000).parse::<ScalarExpr>().is_err());

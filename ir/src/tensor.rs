@@ -161,11 +161,7 @@ impl Tensor {
     }
 
     /// A tensor whose zeroed bytes are filled by `fill`.
-    pub fn build(
-        dtype: DType,
-        dims: &[usize],
-        fill: impl FnOnce(&mut [u8]),
-    ) -> Result<Tensor, TensorError> {
+    pub fn build(dtype: DType, dims: &[usize], fill: impl FnOnce(&mut [u8])) -> Result<Tensor, TensorError> {
         let len = dtype.bytes(count(dims)?);
         let mut owned = Aligned::zeroed(len);
         fill(owned.bytes_mut());
@@ -229,9 +225,7 @@ impl Tensor {
             DType::BF16 => fill(out, values, bf16::from_f64),
             DType::Bool => fill(out, values, |v| u8::from(v != 0.0)),
             DType::Str => {}
-            d if d.is_float() => {
-                values.iter().enumerate().for_each(|(i, v)| minifloat::store(d, out, i, *v, true))
-            }
+            d if d.is_float() => values.iter().enumerate().for_each(|(i, v)| minifloat::store(d, out, i, *v, true)),
             d => values.iter().enumerate().for_each(|(i, v)| store_int(d, out, i, *v as i128)),
         })
     }
@@ -246,9 +240,7 @@ impl Tensor {
             let (needed, found) = (dtype.bytes(count(dims)?), dtype.bytes(values.len()));
             return Err(TensorError::Size { dtype, dims: dims.to_vec(), needed, found });
         }
-        Tensor::build(dtype, dims, |out| {
-            values.iter().enumerate().for_each(|(i, v)| store_int(dtype, out, i, *v))
-        })
+        Tensor::build(dtype, dims, |out| values.iter().enumerate().for_each(|(i, v)| store_int(dtype, out, i, *v)))
     }
 
     /// Element type.
@@ -425,10 +417,7 @@ fn store_int(dtype: DType, out: &mut [u8], i: usize, v: i128) {
 impl PartialEq for Tensor {
     fn eq(&self, o: &Tensor) -> bool {
         let strings = |t: &Tensor| t.strings().map(<[String]>::to_vec).ok();
-        self.dtype == o.dtype
-            && self.dims == o.dims
-            && self.bytes() == o.bytes()
-            && strings(self) == strings(o)
+        self.dtype == o.dtype && self.dims == o.dims && self.bytes() == o.bytes() && strings(self) == strings(o)
     }
 }
 

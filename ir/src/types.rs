@@ -144,9 +144,7 @@ impl ValueType {
             }
             ValueType::Sequence(of) => ValueType::Sequence(Box::new(of.map_dims(f))),
             ValueType::Optional(of) => ValueType::Optional(Box::new(of.map_dims(f))),
-            ValueType::Map { key, value } => {
-                ValueType::Map { key: *key, value: Box::new(value.map_dims(f)) }
-            }
+            ValueType::Map { key, value } => ValueType::Map { key: *key, value: Box::new(value.map_dims(f)) },
             ValueType::Absent => ValueType::Absent,
         }
     }
@@ -154,14 +152,10 @@ impl ValueType {
     /// Whether a value can have both types: equal but for dimensions that may turn out equal.
     pub fn compatible(&self, other: &ValueType) -> bool {
         match (self, other) {
-            (ValueType::Tensor(a), ValueType::Tensor(b)) => {
-                a.dtype == b.dtype && a.shape.same(&b.shape) != Truth::No
-            }
+            (ValueType::Tensor(a), ValueType::Tensor(b)) => a.dtype == b.dtype && a.shape.same(&b.shape) != Truth::No,
             (ValueType::Sequence(a), ValueType::Sequence(b)) => a.compatible(b),
             (ValueType::Optional(a), ValueType::Optional(b)) => a.compatible(b),
-            (ValueType::Map { key: k, value: v }, ValueType::Map { key: l, value: w }) => {
-                k == l && v.compatible(w)
-            }
+            (ValueType::Map { key: k, value: v }, ValueType::Map { key: l, value: w }) => k == l && v.compatible(w),
             (ValueType::Absent, ValueType::Absent) => true,
             _ => false,
         }
@@ -234,13 +228,11 @@ impl FromStr for ValueType {
             return Ok(ValueType::Optional(Box::new(of.parse()?)));
         }
         if let Some(of) = text.strip_prefix("map<").and_then(|t| t.strip_suffix('>')) {
-            let (key, value) =
-                of.split_once(',').ok_or_else(|| fail("a map has a key and a value".into()))?;
+            let (key, value) = of.split_once(',').ok_or_else(|| fail("a map has a key and a value".into()))?;
             let key = key.trim().parse().map_err(|e| fail(format!("{e}")))?;
             return Ok(ValueType::Map { key, value: Box::new(value.parse()?) });
         }
-        let (dtype, dims) =
-            text.split_once('[').ok_or_else(|| fail("no `[` after the element type".into()))?;
+        let (dtype, dims) = text.split_once('[').ok_or_else(|| fail("no `[` after the element type".into()))?;
         let dtype = dtype.parse().map_err(|e| fail(format!("{e}")))?;
         let dims = dims.strip_suffix(']').ok_or_else(|| fail("no closing `]`".into()))?.trim();
         if dims == ".." {

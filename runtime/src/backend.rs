@@ -1,9 +1,9 @@
 //! What a backend is to the rest: it lowers graphs, loads checked plans, and opens sessions on them.
 
+use ir::Datum;
 use ir::eval::GraphError;
 use ir::graph::Origin;
 use ir::ops::EvalError;
-use ir::Datum;
 use plan::{CheckedPlan, Port, Target, Weights};
 use std::sync::Arc;
 use std::time::Duration;

@@ -41,7 +41,10 @@ enum Role {
     Mask(DType),
     Positions(DType),
     /// The cache that this output returns.
-    Past { output: usize, empty: Tensor },
+    Past {
+        output: usize,
+        empty: Tensor,
+    },
     /// `use_cache_branch` of merged decoders.
     UseCache,
 }
@@ -65,7 +68,8 @@ impl Decoder {
         if !roles.iter().any(|r| matches!(r, Role::Ids(_))) {
             return Err(DecodeError::NoIds(list(inputs)));
         }
-        let is_logits = |p: &Port| tensor(p).is_some_and(|t| t.dtype.is_float() && t.dims().is_some_and(|d| d.len() == 3));
+        let is_logits =
+            |p: &Port| tensor(p).is_some_and(|t| t.dtype.is_float() && t.dims().is_some_and(|d| d.len() == 3));
         let named = outputs.iter().position(|p| &*p.name == "logits");
         let logits = named.or_else(|| outputs.iter().position(is_logits));
         let logits = logits.ok_or_else(|| DecodeError::NoLogits(list(outputs)))?;

@@ -4,5 +4,5 @@ pub mod backend;
 pub mod decoder;
 pub mod text;
 
-pub use decoder::{DecodeError, Decoder};
 pub use backend::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime};
+pub use decoder::{DecodeError, Decoder};

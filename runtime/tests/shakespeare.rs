@@ -30,12 +30,7 @@ fn goldens() -> Vec<Golden> {
 fn prompts_have_the_recorded_ids() {
     let tokenizer = tokenizer();
     for golden in goldens() {
-        assert_eq!(
-            tokenizer.encode(&golden.prompt).unwrap(),
-            golden.prompt_ids,
-            "{}",
-            golden.prompt
-        );
+        assert_eq!(tokenizer.encode(&golden.prompt).unwrap(), golden.prompt_ids, "{}", golden.prompt);
     }
 }
 

@@ -50,11 +50,7 @@ impl Dim {
     pub fn same(&self, other: &Dim) -> Truth {
         if self.has_unbounded() || other.has_unbounded() {
             let (a, b) = (self.interval(), other.interval());
-            return if a.hi < b.lo || b.hi < a.lo {
-                Truth::No
-            } else {
-                Truth::Unknown
-            };
+            return if a.hi < b.lo || b.hi < a.lo { Truth::No } else { Truth::Unknown };
         }
         if self == other {
             return Truth::Yes;
@@ -75,14 +71,8 @@ impl Dim {
     /// `2*x + 1` is never 0: the common factor of the other coefficients does not divide the constant.
     fn never_zero_by_remainder(&self) -> bool {
         let terms = self.terms();
-        let common = terms
-            .iter()
-            .filter(|term| !term.atoms.is_empty())
-            .fold(0, |g, term| gcd(g, term.coef));
-        let constant = terms
-            .last()
-            .filter(|term| term.atoms.is_empty())
-            .map_or(0, |term| term.coef);
+        let common = terms.iter().filter(|term| !term.atoms.is_empty()).fold(0, |g, term| gcd(g, term.coef));
+        let constant = terms.last().filter(|term| term.atoms.is_empty()).map_or(0, |term| term.coef);
         common > 1 && constant % common != 0
     }
 
@@ -91,9 +81,7 @@ impl Dim {
         match &self.0 {
             Repr::Const(n) => Interval::constant(*n),
             Repr::Sym(_) => Interval::SYMBOL,
-            Repr::Sum(terms) => terms
-                .iter()
-                .fold(Interval::constant(0), |sum, term| sum.plus(term.interval())),
+            Repr::Sum(terms) => terms.iter().fold(Interval::constant(0), |sum, term| sum.plus(term.interval())),
         }
     }
 
@@ -117,24 +105,14 @@ impl Dim {
         let mut best = plain;
         for (at, term) in terms.iter().enumerate() {
             for place in 0..term.atoms.len() {
-                best = best.max(
-                    self.lower_without(terms, at, place, depth, tries)
-                        .unwrap_or(-INF),
-                );
+                best = best.max(self.lower_without(terms, at, place, depth, tries).unwrap_or(-INF));
             }
         }
         best
     }
 
     /// A lower bound found by replacing one atom of one term; `None` if nothing is known of the atom.
-    fn lower_without(
-        &self,
-        terms: &[Term],
-        at: usize,
-        place: usize,
-        depth: u32,
-        tries: &mut u32,
-    ) -> Option<i128> {
+    fn lower_without(&self, terms: &[Term], at: usize, place: usize, depth: u32, tries: &mut u32) -> Option<i128> {
         let term = &terms[at];
         let mut lower = |scale: i64, by: &Dim| {
             *tries = tries.checked_sub(1)?;
@@ -144,20 +122,13 @@ impl Dim {
         match &term.atoms[place] {
             Atom::Sym(_) => None,
             Atom::FloorDiv(parts) => {
-                let by = parts[1]
-                    .as_const()
-                    .filter(|by| *by > 0 && rest_is_positive())?;
-                let scaled = if term.coef < 0 {
-                    parts[0].clone()
-                } else {
-                    &parts[0] - (by - 1)
-                };
+                let by = parts[1].as_const().filter(|by| *by > 0 && rest_is_positive())?;
+                let scaled = if term.coef < 0 { parts[0].clone() } else { &parts[0] - (by - 1) };
                 Some(ceil_of(lower(by, &scaled)?, by))
             }
             atom @ (Atom::Min(parts) | Atom::Max(parts)) => {
                 // The atom is one of its members; on the right side it is also within all of them.
-                let any_member =
-                    matches!(atom, Atom::Min(_)) == (term.coef < 0) && rest_is_positive();
+                let any_member = matches!(atom, Atom::Min(_)) == (term.coef < 0) && rest_is_positive();
                 let each = parts.iter().map(|part| lower(1, part).unwrap_or(-INF));
                 if any_member { each.max() } else { each.min() }
             }
@@ -171,19 +142,11 @@ fn replaced(terms: &[Term], at: usize, place: usize, scale: i64, by: &Dim) -> Di
     let rest = Dim::from_terms(vec![terms[at].without(place)]).scaled(terms[at].coef);
     let dim = Dim::from_terms(others).scaled(scale) + rest.times(by);
     // Saturated arithmetic proves nothing.
-    if dim.has_unbounded() {
-        Dim::constant(i64::MIN)
-    } else {
-        dim
-    }
+    if dim.has_unbounded() { Dim::constant(i64::MIN) } else { dim }
 }
 
 fn ceil_of(n: i128, by: i64) -> i128 {
-    if n <= -INF {
-        -INF
-    } else {
-        -(-n).div_euclid(by.into())
-    }
+    if n <= -INF { -INF } else { -(-n).div_euclid(by.into()) }
 }
 
 impl Term {
@@ -195,11 +158,7 @@ impl Term {
     }
 
     fn interval(&self) -> Interval {
-        self.atoms
-            .iter()
-            .fold(Interval::constant(self.coef), |product, atom| {
-                product.times(atom.interval())
-            })
+        self.atoms.iter().fold(Interval::constant(self.coef), |product, atom| product.times(atom.interval()))
     }
 }
 
@@ -223,10 +182,7 @@ impl Interval {
         match n {
             i64::MAX => Interval { lo: HIGH, hi: INF },
             i64::MIN => Interval { lo: -INF, hi: LOW },
-            n => Interval {
-                lo: n.into(),
-                hi: n.into(),
-            },
+            n => Interval { lo: n.into(), hi: n.into() },
         }
     }
 
@@ -244,25 +200,16 @@ impl Interval {
     }
 
     fn min(self, other: Interval) -> Interval {
-        Interval {
-            lo: self.lo.min(other.lo),
-            hi: self.hi.min(other.hi),
-        }
+        Interval { lo: self.lo.min(other.lo), hi: self.hi.min(other.hi) }
     }
 
     fn max(self, other: Interval) -> Interval {
-        Interval {
-            lo: self.lo.max(other.lo),
-            hi: self.hi.max(other.hi),
-        }
+        Interval { lo: self.lo.max(other.lo), hi: self.hi.max(other.hi) }
     }
 
     fn plus(self, other: Interval) -> Interval {
         // Open ends are far enough from the i64 range that adding two finite ones cannot cross it.
-        Interval::rounded(
-            self.lo.saturating_add(other.lo),
-            self.hi.saturating_add(other.hi),
-        )
+        Interval::rounded(self.lo.saturating_add(other.lo), self.hi.saturating_add(other.hi))
     }
 
     fn times(self, other: Interval) -> Interval {

@@ -33,11 +33,7 @@ pub(super) fn mul_coef(a: i64, b: i64) -> i64 {
     if !unbounded(a) && !unbounded(b) {
         return a.saturating_mul(b);
     }
-    if (a < 0) == (b < 0) {
-        i64::MAX
-    } else {
-        i64::MIN
-    }
+    if (a < 0) == (b < 0) { i64::MAX } else { i64::MIN }
 }
 
 impl Dim {
@@ -45,26 +41,15 @@ impl Dim {
     pub(super) fn terms(&self) -> Vec<Term> {
         match &self.0 {
             Repr::Const(0) => Vec::new(),
-            Repr::Const(n) => vec![Term {
-                coef: *n,
-                atoms: Vec::new(),
-            }],
-            Repr::Sym(name) => vec![Term {
-                coef: 1,
-                atoms: vec![Atom::Sym(name.clone())],
-            }],
+            Repr::Const(n) => vec![Term { coef: *n, atoms: Vec::new() }],
+            Repr::Sym(name) => vec![Term { coef: 1, atoms: vec![Atom::Sym(name.clone())] }],
             Repr::Sum(terms) => terms.to_vec(),
         }
     }
 
     /// The normal form of a sum of terms whose atoms are sorted.
     pub(super) fn from_terms(mut terms: Vec<Term>) -> Dim {
-        terms.sort_by(|a, b| {
-            b.atoms
-                .len()
-                .cmp(&a.atoms.len())
-                .then_with(|| a.atoms.cmp(&b.atoms))
-        });
+        terms.sort_by(|a, b| b.atoms.len().cmp(&a.atoms.len()).then_with(|| a.atoms.cmp(&b.atoms)));
         terms.dedup_by(|next, kept| {
             let like = next.atoms == kept.atoms;
             if like {
@@ -99,10 +84,7 @@ impl Dim {
     }
 
     pub(super) fn from_atom(atom: Atom) -> Dim {
-        Dim::from_terms(vec![Term {
-            coef: 1,
-            atoms: vec![atom],
-        }])
+        Dim::from_terms(vec![Term { coef: 1, atoms: vec![atom] }])
     }
 
     pub(super) fn plus(&self, other: &Dim) -> Dim {
@@ -125,9 +107,7 @@ impl Dim {
             (Repr::Const(n), _) => Dim::constant(mul_coef(*n, by)),
             _ => {
                 let mut terms = self.terms();
-                terms
-                    .iter_mut()
-                    .for_each(|term| term.coef = mul_coef(term.coef, by));
+                terms.iter_mut().for_each(|term| term.coef = mul_coef(term.coef, by));
                 Dim::from_terms(terms)
             }
         }
@@ -148,24 +128,13 @@ impl Dim {
             let mut atoms = a.atoms.clone();
             atoms.extend(b.atoms.iter().cloned());
             atoms.sort();
-            Term {
-                coef: mul_coef(a.coef, b.coef),
-                atoms,
-            }
+            Term { coef: mul_coef(a.coef, b.coef), atoms }
         };
-        Dim::from_terms(
-            left.iter()
-                .flat_map(|a| right.iter().map(move |b| product(a, b)))
-                .collect(),
-        )
+        Dim::from_terms(left.iter().flat_map(|a| right.iter().map(move |b| product(a, b))).collect())
     }
 
     fn min_max_order<'a>(&'a self, other: &'a Dim) -> [&'a Dim; 2] {
-        if self <= other {
-            [self, other]
-        } else {
-            [other, self]
-        }
+        if self <= other { [self, other] } else { [other, self] }
     }
 
     /// Whether any coefficient, at any depth, stands for "unbounded".

@@ -12,11 +12,7 @@ use super::{Atom, Dim, Repr, Term, Truth};
 pub(super) fn floor(number: i64, by: i64) -> Option<i64> {
     let quotient = number.checked_div(by)?;
     let inexact = number % by != 0;
-    Some(if inexact && (number < 0) != (by < 0) {
-        quotient - 1
-    } else {
-        quotient
-    })
+    Some(if inexact && (number < 0) != (by < 0) { quotient - 1 } else { quotient })
 }
 
 impl Dim {
@@ -32,10 +28,7 @@ impl Dim {
         if let Some(quotient) = constant_quotient(self, by) {
             return quotient;
         }
-        if let Some(simpler) = cancel_common(self, by)
-            .or_else(|| split(self, by))
-            .or_else(|| join(self, by))
-        {
+        if let Some(simpler) = cancel_common(self, by).or_else(|| split(self, by)).or_else(|| join(self, by)) {
             return simpler;
         }
         let atom = Atom::FloorDiv(Arc::new([self.clone(), by.clone()]));
@@ -113,10 +106,7 @@ fn cancel_common(number: &Dim, by: &Dim) -> Option<Dim> {
             return Some((-number).floor_div(&-by));
         }
         let mut terms = number.terms();
-        let common = terms
-            .iter()
-            .filter(|term| !term.atoms.is_empty())
-            .fold(n, |g, term| gcd(g, term.coef));
+        let common = terms.iter().filter(|term| !term.atoms.is_empty()).fold(n, |g, term| gcd(g, term.coef));
         if common == 1 {
             return None;
         }
@@ -136,12 +126,7 @@ fn cancel_common(number: &Dim, by: &Dim) -> Option<Dim> {
     if common.coef == 1 && common.atoms.is_empty() {
         return None;
     }
-    let reduce = |terms: &[Term]| {
-        terms
-            .iter()
-            .map(|term| term.divided_by(&common))
-            .collect::<Option<Vec<_>>>()
-    };
+    let reduce = |terms: &[Term]| terms.iter().map(|term| term.divided_by(&common)).collect::<Option<Vec<_>>>();
     Some(Dim::from_terms(reduce(&numbers)?).floor_div(&Dim::from_terms(reduce(&divisors)?)))
 }
 
@@ -164,10 +149,7 @@ fn split(number: &Dim, by: &Dim) -> Option<Dim> {
         };
         let left = term.coef - whole.coef * divisor.coef;
         outside.push(whole);
-        inside.push(Term {
-            coef: left,
-            atoms: term.atoms,
-        });
+        inside.push(Term { coef: left, atoms: term.atoms });
     }
     let outside = Dim::from_terms(outside);
     if outside.as_const() == Some(0) {
@@ -188,9 +170,7 @@ fn join(number: &Dim, by: &Dim) -> Option<Dim> {
     let [Atom::FloorDiv(parts)] = &first.atoms[..] else {
         return None;
     };
-    let inner = parts[1]
-        .as_const()
-        .filter(|by| *by > 0 && first.coef == 1)?;
+    let inner = parts[1].as_const().filter(|by| *by > 0 && first.coef == 1)?;
     let divisor = outer.checked_mul(inner).filter(|n| !unbounded(*n))?;
     let number = &parts[0] + Dim::constant(shift.checked_mul(inner)?);
     (!number.has_unbounded()).then(|| number.floor_div(&Dim::constant(divisor)))
@@ -203,10 +183,7 @@ impl Term {
             return None;
         }
         let quotient = self.over(by)?;
-        Some(Term {
-            coef: self.coef / by.coef,
-            ..quotient
-        })
+        Some(Term { coef: self.coef / by.coef, ..quotient })
     }
 
     /// The quotient of the atoms alone, if it is exact; the coefficient is 1.

@@ -16,9 +16,7 @@ impl Dim {
     pub fn eval(&self, bind: &dyn Fn(&str) -> Option<i64>) -> Result<i64, DimError> {
         match &self.0 {
             Repr::Const(n) => Ok(*n),
-            Repr::Sym(name) => bind(name).ok_or_else(|| DimError::Unbound {
-                symbol: name.clone(),
-            }),
+            Repr::Sym(name) => bind(name).ok_or_else(|| DimError::Unbound { symbol: name.clone() }),
             Repr::Sum(terms) => {
                 let mut sum = 0i64;
                 for term in terms.iter() {
@@ -76,9 +74,7 @@ impl Term {
 impl Atom {
     fn eval(&self, bind: Bind) -> Result<i64, DimError> {
         match self {
-            Atom::Sym(name) => bind(name).ok_or_else(|| DimError::Unbound {
-                symbol: name.clone(),
-            }),
+            Atom::Sym(name) => bind(name).ok_or_else(|| DimError::Unbound { symbol: name.clone() }),
             Atom::FloorDiv(parts) => {
                 let (number, by) = (parts[0].eval_part(bind)?, parts[1].eval_part(bind)?);
                 let whole = || Dim::from_atom(self.clone());

@@ -75,8 +75,7 @@ fn extreme(kind: Kind, dims: impl IntoIterator<Item = Dim>) -> Dim {
     members.retain(|member| *member != weakest);
     let mut at = 0;
     while at < members.len() {
-        let beaten =
-            (0..members.len()).any(|by| by != at && beats(kind, &members[by], &members[at]));
+        let beaten = (0..members.len()).any(|by| by != at && beats(kind, &members[by], &members[at]));
         if beaten {
             members.remove(at);
         } else {

@@ -14,12 +14,7 @@ impl FromStr for Dim {
     type Err = DimError;
 
     fn from_str(text: &str) -> Result<Dim, DimError> {
-        let mut parser = Parser {
-            text,
-            at: 0,
-            depth: 0,
-            fractions: false,
-        };
+        let mut parser = Parser { text, at: 0, depth: 0, fractions: false };
         let dim = parser.whole_sum()?;
         parser.skip_space();
         if parser.at < text.len() {
@@ -31,12 +26,7 @@ impl FromStr for Dim {
 
 /// Whether a symbol is printed without quotes.
 pub(super) fn is_plain(name: &str) -> bool {
-    let mut parser = Parser {
-        text: name,
-        at: 0,
-        depth: 0,
-        fractions: false,
-    };
+    let mut parser = Parser { text: name, at: 0, depth: 0, fractions: false };
     parser.name().is_some_and(|read| read == name)
 }
 
@@ -56,55 +46,33 @@ struct Fraction {
 
 impl Fraction {
     fn whole(number: Dim) -> Fraction {
-        Fraction {
-            number,
-            by: Dim::constant(1),
-        }
+        Fraction { number, by: Dim::constant(1) }
     }
 
     fn plus(self, other: Fraction) -> Fraction {
         if self.by == other.by {
-            return Fraction {
-                number: self.number + other.number,
-                by: self.by,
-            };
+            return Fraction { number: self.number + other.number, by: self.by };
         }
         let number = &self.number * &other.by + &other.number * &self.by;
-        Fraction {
-            number,
-            by: self.by * other.by,
-        }
+        Fraction { number, by: self.by * other.by }
     }
 
     fn negated(self) -> Fraction {
-        Fraction {
-            number: -self.number,
-            by: self.by,
-        }
+        Fraction { number: -self.number, by: self.by }
     }
 
     fn times(self, other: Fraction) -> Fraction {
-        Fraction {
-            number: self.number * other.number,
-            by: self.by * other.by,
-        }
+        Fraction { number: self.number * other.number, by: self.by * other.by }
     }
 
     fn over(self, other: Fraction) -> Fraction {
-        Fraction {
-            number: self.number * other.by,
-            by: self.by * other.number,
-        }
+        Fraction { number: self.number * other.by, by: self.by * other.number }
     }
 }
 
 impl<'a> Parser<'a> {
     fn expected(&self, expected: &'static str) -> DimError {
-        DimError::Syntax {
-            text: self.text.to_string(),
-            at: self.at,
-            expected,
-        }
+        DimError::Syntax { text: self.text.to_string(), at: self.at, expected }
     }
 
     fn rest(&self) -> &'a str {
@@ -125,11 +93,7 @@ impl<'a> Parser<'a> {
     }
 
     fn want(&mut self, token: &'static str) -> Result<(), DimError> {
-        if self.eat(token) {
-            Ok(())
-        } else {
-            Err(self.expected(token))
-        }
+        if self.eat(token) { Ok(()) } else { Err(self.expected(token)) }
     }
 
     /// A sum in which `/` is not division.
@@ -196,9 +160,7 @@ impl<'a> Parser<'a> {
 
     fn number(&mut self, negative: bool) -> Dim {
         let rest = self.rest();
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         self.at += digits;
         let end = if negative { i64::MIN } else { i64::MAX };
         let sign = if negative { "-" } else { "" };
@@ -228,12 +190,8 @@ impl<'a> Parser<'a> {
 
     fn call(&mut self, function: &str, start: usize) -> Result<Dim, DimError> {
         match function.to_ascii_lowercase().as_str() {
-            "floor" => self
-                .fraction()
-                .map(|value| value.number.floor_div(&value.by)),
-            "ceil" | "ceiling" => self
-                .fraction()
-                .map(|value| value.number.ceil_div(&value.by)),
+            "floor" => self.fraction().map(|value| value.number.floor_div(&value.by)),
+            "ceil" | "ceiling" => self.fraction().map(|value| value.number.ceil_div(&value.by)),
             "floordiv" => self.pair().map(|(number, by)| number.floor_div(&by)),
             "ceildiv" => self.pair().map(|(number, by)| number.ceil_div(&by)),
             "min" => self.list().map(Dim::min_of),
@@ -268,8 +226,7 @@ impl<'a> Parser<'a> {
                 '0'..='9' => at > 0,
                 '/' => {
                     !self.fractions
-                        && rest[at + 1..]
-                            .starts_with(|next: char| next.is_ascii_alphabetic() || next == '_')
+                        && rest[at + 1..].starts_with(|next: char| next.is_ascii_alphabetic() || next == '_')
                 }
                 c => c.is_ascii_alphabetic() || "_.?:$#".contains(c),
             };
@@ -298,8 +255,7 @@ impl<'a> Parser<'a> {
                     Some((_, 't')) => '\t',
                     Some((_, c @ ('"' | '\\'))) => c,
                     _ => {
-                        return Err(self
-                            .expected("an escape of \\n \\r \\t \\\" \\\\ in the quoted symbol"));
+                        return Err(self.expected("an escape of \\n \\r \\t \\\" \\\\ in the quoted symbol"));
                     }
                 },
                 c => c,

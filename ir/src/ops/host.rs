@@ -1,8 +1,8 @@
 //! Operators that run on the host: they need typing and reference evaluation only.
 
 use super::{
-    AttrError, Attrs, Datum, Dim, DType, EvalError, Graph, Op, OpAttrs, OpInfo, OpSpec, Operands,
-    RunBody, SmallVec, Tolerance, TypeError, ValueType,
+    AttrError, Attrs, DType, Datum, Dim, EvalError, Graph, Op, OpAttrs, OpInfo, OpSpec, Operands, RunBody, SmallVec,
+    Tolerance, TypeError, ValueType,
 };
 
 mod bodies;

@@ -106,8 +106,7 @@ impl Parser<'_> {
         self.expect("{")?;
         while self.at.take_word("assume") {
             let text = self.at.until(&['\n']);
-            let (left, right) =
-                text.split_once(" = ").ok_or_else(|| self.error("expected `assume a = b`"))?;
+            let (left, right) = text.split_once(" = ").ok_or_else(|| self.error("expected `assume a = b`"))?;
             let dim = |t: &str| t.trim().parse::<Dim>().map_err(|e| self.error(format!("{e}")));
             g.constraints.insert(Constraint { left: dim(left)?, right: dim(right)? });
         }

@@ -84,10 +84,7 @@ impl File {
     fn read(path: PathBuf) -> Result<Self, TextError> {
         match std::fs::read(&path) {
             Ok(bytes) => Self::parse(path, &bytes),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self {
-                path,
-                fields: Map::new(),
-            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self { path, fields: Map::new() }),
             Err(source) => Err(TextError::Read { path, source }),
         }
     }
@@ -95,10 +92,7 @@ impl File {
     fn parse(path: PathBuf, bytes: &[u8]) -> Result<Self, TextError> {
         match serde_json::from_slice(bytes) {
             Ok(fields) => Ok(Self { path, fields }),
-            Err(e) => Err(TextError::Config {
-                path,
-                reason: e.to_string(),
-            }),
+            Err(e) => Err(TextError::Config { path, reason: e.to_string() }),
         }
     }
 
@@ -121,22 +115,13 @@ impl File {
         Ok(None)
     }
 
-    fn get<T: DeserializeOwned>(
-        &self,
-        field: &'static str,
-        wanted: &'static str,
-    ) -> Result<Option<T>, TextError> {
+    fn get<T: DeserializeOwned>(&self, field: &'static str, wanted: &'static str) -> Result<Option<T>, TextError> {
         let Some(value) = self.fields.get(field).filter(|value| !value.is_null()) else {
             return Ok(None);
         };
         match T::deserialize(value) {
             Ok(found) => Ok(Some(found)),
-            Err(_) => Err(TextError::Field {
-                path: self.path.clone(),
-                field,
-                found: shortened(value),
-                wanted,
-            }),
+            Err(_) => Err(TextError::Field { path: self.path.clone(), field, found: shortened(value), wanted }),
         }
     }
 }
@@ -185,11 +170,7 @@ mod tests {
 
     #[test]
     fn understands_the_names_of_gpt2() {
-        let found = config(
-            r#"{"n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024}"#,
-            "{}",
-        )
-        .unwrap();
+        let found = config(r#"{"n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024}"#, "{}").unwrap();
         assert_eq!(found.head_dim, Some(64));
         assert_eq!(found.num_key_value_heads, Some(12));
         assert_eq!(found.max_position_embeddings, Some(1024));
@@ -211,24 +192,15 @@ mod tests {
     fn a_field_of_the_wrong_type_is_named() {
         for (json, field) in [
             (r#"{"vocab_size": "2048"}"#, "vocab_size"),
-            (
-                r#"{"max_position_embeddings": -1}"#,
-                "max_position_embeddings",
-            ),
+            (r#"{"max_position_embeddings": -1}"#, "max_position_embeddings"),
             (r#"{"eos_token_id": ["</s>"]}"#, "eos_token_id"),
             (r#"{"hidden_size": 1.5}"#, "hidden_size"),
             (r#"{"model_type": []}"#, "model_type"),
         ] {
             let message = config(json, "{}").unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("config.json: field `{field}` is ")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("config.json: field `{field}` is ")), "{message}");
         }
         let message = config("{", "{}").unwrap_err().to_string();
-        assert!(
-            message.starts_with("config.json is not a JSON object"),
-            "{message}"
-        );
+        assert!(message.starts_with("config.json is not a JSON object"), "{message}");
     }
 }

@@ -66,9 +66,7 @@ pub enum TextError {
     },
 
     /// The logits hold a value that no token can be chosen from.
-    #[error(
-        "logit {position} of {count} is {value}: the model computed no valid scores for the next token"
-    )]
+    #[error("logit {position} of {count} is {value}: the model computed no valid scores for the next token")]
     Logit {
         /// Index into the logits, which is the token's id.
         position: usize,

@@ -14,16 +14,9 @@ pub struct Output<'t> {
 
 impl<'t> Output<'t> {
     /// An empty answer to a prompt of `prompt_tokens`; fails if the prompt fills the context or a stop string is empty.
-    pub fn new(
-        tokenizer: &'t Tokenizer,
-        rules: StopRules,
-        prompt_tokens: usize,
-    ) -> Result<Self, TextError> {
+    pub fn new(tokenizer: &'t Tokenizer, rules: StopRules, prompt_tokens: usize) -> Result<Self, TextError> {
         if let Some(context) = rules.context.filter(|&context| prompt_tokens >= context) {
-            return Err(TextError::PromptTooLong {
-                prompt: prompt_tokens,
-                context,
-            });
+            return Err(TextError::PromptTooLong { prompt: prompt_tokens, context });
         }
         Ok(Self {
             stream: TextStream::new(tokenizer),
@@ -54,9 +47,7 @@ impl<'t> Output<'t> {
         let piece = self.stream.push(id)?;
         let mut text = self.watch(&piece);
         if self.stopped.is_none() {
-            self.stopped = self
-                .rules
-                .limit_reached(self.prompt_tokens, self.new_tokens);
+            self.stopped = self.rules.limit_reached(self.prompt_tokens, self.new_tokens);
             if self.stopped.is_some() {
                 text += &self.flush()?;
             }
@@ -116,15 +107,9 @@ mod tests {
     #[test]
     fn an_end_token_stops_and_shows_nothing() {
         let end = samples::byte_level().id_of("<|end|>").unwrap();
-        let rules = StopRules {
-            eos_token_ids: vec![3, end],
-            ..StopRules::default()
-        };
+        let rules = StopRules { eos_token_ids: vec![3, end], ..StopRules::default() };
         let (text, stop, _) = answer(rules, 1, &ids("the cat<|end|> the"));
-        assert_eq!(
-            (text.as_str(), stop),
-            ("the cat", Some(StopReason::EndToken(end)))
-        );
+        assert_eq!((text.as_str(), stop), ("the cat", Some(StopReason::EndToken(end))));
     }
 
     #[test]
@@ -138,39 +123,25 @@ mod tests {
     #[test]
     fn held_text_is_shown_when_the_limit_comes_first() {
         let all = ids("the cat");
-        let rules = StopRules::default()
-            .with_strings(vec!["cat, th".into()])
-            .with_max_new_tokens(all.len());
+        let rules = StopRules::default().with_strings(vec!["cat, th".into()]).with_max_new_tokens(all.len());
         let (text, stop, used) = answer(rules, 1, &[&all[..], &all[..]].concat());
-        assert_eq!(
-            (text.as_str(), stop, used),
-            ("the cat", Some(StopReason::MaxTokens), all.len())
-        );
+        assert_eq!((text.as_str(), stop, used), ("the cat", Some(StopReason::MaxTokens), all.len()));
     }
 
     #[test]
     fn a_full_context_stops_and_a_prompt_that_fills_it_is_refused() {
-        let rules = StopRules {
-            context: Some(5),
-            ..StopRules::default()
-        };
+        let rules = StopRules { context: Some(5), ..StopRules::default() };
         let (_, stop, used) = answer(rules.clone(), 3, &ids("the cat"));
         assert_eq!((stop, used), (Some(StopReason::ContextFull), 2));
         let tokenizer = samples::byte_level();
         let message = Output::new(&tokenizer, rules, 5).err().unwrap().to_string();
-        assert!(
-            message.contains("shorten the prompt to at most 4"),
-            "{message}"
-        );
+        assert!(message.contains("shorten the prompt to at most 4"), "{message}");
     }
 
     #[test]
     fn no_tokens_wanted_is_stopped_from_the_start() {
         let rules = StopRules::default().with_max_new_tokens(0);
-        assert_eq!(
-            answer(rules, 1, &ids("the")),
-            (String::new(), Some(StopReason::MaxTokens), 0)
-        );
+        assert_eq!(answer(rules, 1, &ids("the")), (String::new(), Some(StopReason::MaxTokens), 0));
     }
 
     #[test]

@@ -31,17 +31,8 @@ const FALLBACK: &str = r#"{
             "fuse_unk": true, "byte_fallback": true, "ignore_merges": false, "vocab": VOCAB, "merges": MERGES}
 }"#;
 
-const MERGES: [(&str, &str); 9] = [
-    ("t", "h"),
-    ("th", "e"),
-    ("Ġ", "the"),
-    ("a", "t"),
-    ("Ġ", "c"),
-    ("Ġ", "h"),
-    ("Ã", "©"),
-    ("ð", "Ł"),
-    ("ðŁ", "ĺ"),
-];
+const MERGES: [(&str, &str); 9] =
+    [("t", "h"), ("th", "e"), ("Ġ", "the"), ("a", "t"), ("Ġ", "c"), ("Ġ", "h"), ("Ã", "©"), ("ð", "Ł"), ("ðŁ", "ĺ")];
 
 /// Fills in the 256 bytes, the merged tokens, the merges and the special tokens.
 pub fn with_vocabulary(json: &str) -> String {
@@ -65,18 +56,14 @@ pub fn byte_level_with_begin() -> Tokenizer {
         "single": [{"SpecialToken": {"id": "<|begin|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
         "special_tokens": {"<|begin|>": {"id": "<|begin|>", "ids": [ID_BEGIN], "tokens": ["<|begin|>"]}}}"#;
-    load(&with_vocabulary(
-        &BYTE_LEVEL.replace(r#""post_processor": null"#, template),
-    ))
+    load(&with_vocabulary(&BYTE_LEVEL.replace(r#""post_processor": null"#, template)))
 }
 
 /// A SentencePiece-like tokenizer: `▁` for spaces, a leading space stripped, unknown characters as byte tokens.
 pub fn byte_fallback() -> Tokenizer {
     let mut tokens: Vec<String> = (0..=255u8).map(|byte| format!("<0x{byte:02X}>")).collect();
     tokens.extend(["▁", "a", "b", "c", "▁a", "é"].map(String::from));
-    let json = FALLBACK
-        .replace("VOCAB", &vocabulary(&tokens))
-        .replace("MERGES", r#"["▁ a"]"#);
+    let json = FALLBACK.replace("VOCAB", &vocabulary(&tokens)).replace("MERGES", r#"["▁ a"]"#);
     load(&json)
 }
 
@@ -86,11 +73,8 @@ pub fn load(json: &str) -> Tokenizer {
 }
 
 fn vocabulary(tokens: &[String]) -> String {
-    let ids: serde_json::Map<String, serde_json::Value> = tokens
-        .iter()
-        .enumerate()
-        .map(|(id, token)| (token.clone(), id.into()))
-        .collect();
+    let ids: serde_json::Map<String, serde_json::Value> =
+        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
     serde_json::to_string(&ids).unwrap()
 }
 

@@ -26,36 +26,19 @@ pub struct Sampling {
 impl Sampling {
     /// Always the highest logit.
     pub fn greedy() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: None,
-            top_p: None,
-            seed: 0,
-        }
+        Self { temperature: 0.0, top_k: None, top_p: None, seed: 0 }
     }
 
     fn check(&self) -> Result<(), TextError> {
-        let wrong = |setting, found, wanted| {
-            Err(TextError::Setting {
-                setting,
-                found,
-                wanted,
-            })
-        };
+        let wrong = |setting, found, wanted| Err(TextError::Setting { setting, found, wanted });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return wrong(
-                "temperature",
-                self.temperature.to_string(),
-                "a number of at least 0",
-            );
+            return wrong("temperature", self.temperature.to_string(), "a number of at least 0");
         }
         if self.top_k == Some(0) {
             return wrong("top_k", "0".into(), "at least 1");
         }
         match self.top_p {
-            Some(p) if !(p > 0.0 && p <= 1.0) => {
-                wrong("top_p", p.to_string(), "above 0 and at most 1")
-            }
+            Some(p) if !(p > 0.0 && p <= 1.0) => wrong("top_p", p.to_string(), "above 0 and at most 1"),
             _ => Ok(()),
         }
     }
@@ -80,16 +63,8 @@ impl Sampler {
     /// Checks the settings; `vocab_size`, if known, is the number of logits to expect (more only cost an allocation).
     pub fn new(sampling: Sampling, vocab_size: Option<usize>) -> Result<Self, TextError> {
         sampling.check()?;
-        let expected = if sampling.temperature > 0.0 {
-            vocab_size.unwrap_or(0)
-        } else {
-            0
-        };
-        Ok(Self {
-            sampling,
-            draws: 0,
-            candidates: Vec::with_capacity(expected.min(1 << 20)),
-        })
+        let expected = if sampling.temperature > 0.0 { vocab_size.unwrap_or(0) } else { 0 };
+        Ok(Self { sampling, draws: 0, candidates: Vec::with_capacity(expected.min(1 << 20)) })
     }
 
     /// The id chosen from the logits of one position. -infinity excludes a token; NaN or +infinity is an error.
@@ -115,16 +90,11 @@ impl Sampler {
         let scale = 1.0 / f64::from(self.sampling.temperature);
         self.candidates.clear();
         let possible = logits.iter().enumerate();
-        self.candidates
-            .extend(
-                possible
-                    .filter(|(_, logit)| logit.is_finite())
-                    .map(|(id, &logit)| Candidate {
-                        id: id as u32,
-                        logit,
-                        weight: libm::exp((f64::from(logit) - f64::from(highest)) * scale),
-                    }),
-            );
+        self.candidates.extend(possible.filter(|(_, logit)| logit.is_finite()).map(|(id, &logit)| Candidate {
+            id: id as u32,
+            logit,
+            weight: libm::exp((f64::from(logit) - f64::from(highest)) * scale),
+        }));
     }
 
     /// A candidate drawn with a probability proportional to its weight.
@@ -150,28 +120,20 @@ fn highest(logits: &[f32]) -> Result<usize, TextError> {
     let mut value = f32::NEG_INFINITY;
     for (position, &logit) in logits.iter().enumerate() {
         if logit.is_nan() || logit == f32::INFINITY {
-            return Err(TextError::Logit {
-                position,
-                count: logits.len(),
-                value: logit,
-            });
+            return Err(TextError::Logit { position, count: logits.len(), value: logit });
         }
         if logit > value {
             best = Some(position);
             value = logit;
         }
     }
-    best.ok_or(TextError::NoCandidate {
-        count: logits.len(),
-    })
+    best.ok_or(TextError::NoCandidate { count: logits.len() })
 }
 
 /// Highest logit first, equal ones by id.
 fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     let by_logit = b.logit.partial_cmp(&a.logit);
-    by_logit
-        .expect("candidates are finite")
-        .then(a.id.cmp(&b.id))
+    by_logit.expect("candidates are finite").then(a.id.cmp(&b.id))
 }
 
 /// Keeps the first `count` candidates by rank, sorted.
@@ -213,12 +175,7 @@ mod tests {
     use super::*;
 
     fn sampling(temperature: f32, top_k: Option<usize>, top_p: Option<f32>) -> Sampling {
-        Sampling {
-            temperature,
-            top_k,
-            top_p,
-            seed: 1234,
-        }
+        Sampling { temperature, top_k, top_p, seed: 1234 }
     }
 
     fn picks(sampling: Sampling, logits: &[f32], count: usize) -> Vec<u32> {
@@ -238,10 +195,7 @@ mod tests {
         let all = picks(sampling(0.8, None, None), &logits, 12);
         assert_eq!(all, PINNED, "the tokens of a seed are a promise");
         assert_eq!(all, picks(sampling(0.8, None, None), &logits, 12));
-        let other = Sampling {
-            seed: 99,
-            ..sampling(0.8, None, None)
-        };
+        let other = Sampling { seed: 99, ..sampling(0.8, None, None) };
         assert_ne!(all, picks(other, &logits, 12));
     }
     const PINNED: [u32; 12] = [39, 4, 47, 5, 43, 8, 31, 20, 8, 4, 28, 8];
@@ -255,10 +209,7 @@ mod tests {
         for id in 0..3u32 {
             let seen = ids.iter().filter(|&&i| i == id).count() as f64 / count as f64;
             let wanted = (f64::from(id) / 2.0).exp() / total;
-            assert!(
-                (seen - wanted).abs() < 0.015,
-                "{id}: {seen} against {wanted}"
-            );
+            assert!((seen - wanted).abs() < 0.015, "{id}: {seen} against {wanted}");
         }
         assert!(!ids.contains(&3));
     }
@@ -274,11 +225,7 @@ mod tests {
         let logits = [0.5f32.ln(), 0.3f32.ln(), 0.2f32.ln()];
         let ids = picks(sampling(1.0, None, Some(0.6)), &logits, 300);
         assert!(ids.contains(&1) && !ids.contains(&2));
-        assert!(
-            picks(sampling(1.0, None, Some(0.4)), &logits, 50)
-                .iter()
-                .all(|&id| id == 0)
-        );
+        assert!(picks(sampling(1.0, None, Some(0.4)), &logits, 50).iter().all(|&id| id == 0));
     }
 
     #[test]
@@ -292,18 +239,12 @@ mod tests {
     fn nan_and_infinity_are_errors_that_name_the_position() {
         for value in [f32::NAN, f32::INFINITY] {
             let mut sampler = Sampler::new(sampling(1.0, None, None), None).unwrap();
-            let message = sampler
-                .pick(&[0.0, value, f32::NAN])
-                .unwrap_err()
-                .to_string();
+            let message = sampler.pick(&[0.0, value, f32::NAN]).unwrap_err().to_string();
             assert!(message.starts_with("logit 1 of 3 is "), "{message}");
         }
         for nothing in [&[][..], &[f32::NEG_INFINITY; 3]] {
             let mut sampler = Sampler::new(Sampling::greedy(), None).unwrap();
-            assert!(matches!(
-                sampler.pick(nothing),
-                Err(TextError::NoCandidate { .. })
-            ));
+            assert!(matches!(sampler.pick(nothing), Err(TextError::NoCandidate { .. })));
         }
     }
 
@@ -324,10 +265,7 @@ mod tests {
     #[test]
     fn an_extreme_temperature_still_draws() {
         let logits = [-3.0e38f32, 3.0e38, 0.0];
-        assert_eq!(
-            picks(sampling(f32::MIN_POSITIVE, None, None), &logits, 3),
-            [1; 3]
-        );
+        assert_eq!(picks(sampling(f32::MIN_POSITIVE, None, None), &logits, 3), [1; 3]);
         picks(sampling(f32::MAX, Some(2), Some(0.5)), &logits, 3);
     }
 

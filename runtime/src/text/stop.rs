@@ -40,11 +40,7 @@ pub struct StopRules {
 impl StopRules {
     /// The model's own rules: its end tokens and its context.
     pub fn of_model(config: &ModelConfig) -> Self {
-        Self {
-            eos_token_ids: config.eos_token_ids.clone(),
-            context: config.max_position_embeddings,
-            ..Self::default()
-        }
+        Self { eos_token_ids: config.eos_token_ids.clone(), context: config.max_position_embeddings, ..Self::default() }
     }
 
     /// The same rules with a limit on new tokens.
@@ -64,10 +60,7 @@ impl StopRules {
         if self.max_new_tokens.is_some_and(|max| new_tokens >= max) {
             return Some(StopReason::MaxTokens);
         }
-        if self
-            .context
-            .is_some_and(|context| prompt_tokens + new_tokens >= context)
-        {
+        if self.context.is_some_and(|context| prompt_tokens + new_tokens >= context) {
             return Some(StopReason::ContextFull);
         }
         None
@@ -89,10 +82,7 @@ impl StopStrings {
     pub fn new(strings: Vec<String>) -> Result<Self, TextError> {
         match strings.iter().position(String::is_empty) {
             Some(index) => Err(TextError::EmptyStop { index }),
-            None => Ok(Self {
-                strings,
-                held: String::new(),
-            }),
+            None => Ok(Self { strings, held: String::new() }),
         }
     }
 
@@ -117,10 +107,7 @@ impl StopStrings {
     }
 
     fn completed(&self) -> Option<String> {
-        let ending = self
-            .strings
-            .iter()
-            .filter(|stop| self.held.ends_with(stop.as_str()));
+        let ending = self.strings.iter().filter(|stop| self.held.ends_with(stop.as_str()));
         ending.max_by_key(|stop| stop.len()).cloned()
     }
 
@@ -130,11 +117,7 @@ impl StopStrings {
         let first = self.held.len().saturating_sub(longest);
         (first..self.held.len())
             .filter(|&start| self.held.is_char_boundary(start))
-            .find(|&start| {
-                self.strings
-                    .iter()
-                    .any(|stop| stop.starts_with(&self.held[start..]))
-            })
+            .find(|&start| self.strings.iter().any(|stop| stop.starts_with(&self.held[start..])))
             .unwrap_or(self.held.len())
     }
 }
@@ -168,10 +151,7 @@ mod tests {
         let mut watcher = watcher(&["\nROMEO"]);
         assert_eq!(watcher.push("Adieu.\nRO"), ("Adieu.".into(), None));
         assert_eq!(watcher.push("SALINE"), ("\nROSALINE".into(), None));
-        assert_eq!(
-            watcher.push(" no\nROMEO: x"),
-            (" no".into(), Some("\nROMEO".into()))
-        );
+        assert_eq!(watcher.push(" no\nROMEO: x"), (" no".into(), Some("\nROMEO".into())));
     }
 
     #[test]
@@ -181,30 +161,18 @@ mod tests {
 
     #[test]
     fn a_false_start_inside_a_stop_string_is_found() {
-        assert_eq!(
-            shown(&["aab"], &["a", "a", "a", "b"]),
-            ("a".into(), Some("aab".into()))
-        );
+        assert_eq!(shown(&["aab"], &["a", "a", "a", "b"]), ("a".into(), Some("aab".into())));
     }
 
     #[test]
     fn the_first_to_be_complete_wins_and_then_the_longest() {
-        assert_eq!(
-            shown(&["abcd", "bc"], &["abcd"]),
-            ("a".into(), Some("bc".into()))
-        );
-        assert_eq!(
-            shown(&["c", "bc"], &["abcd"]),
-            ("a".into(), Some("bc".into()))
-        );
+        assert_eq!(shown(&["abcd", "bc"], &["abcd"]), ("a".into(), Some("bc".into())));
+        assert_eq!(shown(&["c", "bc"], &["abcd"]), ("a".into(), Some("bc".into())));
     }
 
     #[test]
     fn characters_of_many_bytes_are_not_split() {
-        assert_eq!(
-            shown(&["né"], &["né", "n"]),
-            (String::new(), Some("né".into()))
-        );
+        assert_eq!(shown(&["né"], &["né", "n"]), (String::new(), Some("né".into())));
         assert_eq!(shown(&["éé"], &["né", "è"]), ("néè".into(), None));
     }
 
@@ -216,10 +184,7 @@ mod tests {
 
     #[test]
     fn limits_count_prompt_and_answer() {
-        let rules = StopRules {
-            context: Some(10),
-            ..StopRules::default().with_max_new_tokens(4)
-        };
+        let rules = StopRules { context: Some(10), ..StopRules::default().with_max_new_tokens(4) };
         assert_eq!(rules.limit_reached(2, 3), None);
         assert_eq!(rules.limit_reached(2, 4), Some(StopReason::MaxTokens));
         assert_eq!(rules.limit_reached(7, 3), Some(StopReason::ContextFull));

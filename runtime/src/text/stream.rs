@@ -33,12 +33,7 @@ pub struct TextStream<'t> {
 impl<'t> TextStream<'t> {
     /// A stream at the beginning of a text.
     pub fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self {
-            tokenizer,
-            window: Vec::new(),
-            context: 0,
-            given: String::new(),
-        }
+        Self { tokenizer, window: Vec::new(), context: 0, given: String::new() }
     }
 
     /// Adds one id; returns the text that is now certain, often one token's, possibly none.
@@ -53,11 +48,7 @@ impl<'t> TextStream<'t> {
                 None => String::new(),
             };
             self.given.push_str(&piece);
-            let settled = if full {
-                self.settle_start(&text)?
-            } else {
-                String::new()
-            };
+            let settled = if full { self.settle_start(&text)? } else { String::new() };
             return Ok(piece + &settled);
         }
         let piece = self.not_given(&text)?;
@@ -128,10 +119,7 @@ mod tests {
     #[test]
     fn holds_half_a_character_back() {
         let tokenizer = samples::byte_level();
-        let smile: Vec<u32> = "😀"
-            .bytes()
-            .map(|byte| tokenizer.id_of(&byte_token(byte)).unwrap())
-            .collect();
+        let smile: Vec<u32> = "😀".bytes().map(|byte| tokenizer.id_of(&byte_token(byte)).unwrap()).collect();
         assert_eq!(pieces(&tokenizer, &smile), ["", "", "", "😀", ""]);
         assert_eq!(pieces(&tokenizer, &smile[..3]), ["", "", "", "\u{FFFD}"]);
     }
@@ -179,10 +167,7 @@ mod tests {
         let tokenizer = samples::byte_level();
         let end = tokenizer.id_of("<|end|>").unwrap();
         let the = tokenizer.id_of("the").unwrap();
-        assert_eq!(
-            pieces(&tokenizer, &[end, the, end, 70_000, the]),
-            ["", "the", "", "", "the", ""]
-        );
+        assert_eq!(pieces(&tokenizer, &[end, the, end, 70_000, the]), ["", "the", "", "", "the", ""]);
     }
 
     proptest! {

@@ -17,26 +17,17 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Loads a `tokenizer.json`; fails naming the file if it can't be read or is not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self, TextError> {
-        let bytes = std::fs::read(path).map_err(|source| TextError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let bytes = std::fs::read(path).map_err(|source| TextError::Read { path: path.to_path_buf(), source })?;
         Self::from_bytes(&bytes, path)
     }
 
     /// Reads a tokenizer from the bytes of a `tokenizer.json`; `path` is named in errors only.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, TextError> {
-        let unusable = |reason: String| TextError::Tokenizer {
-            path: path.to_path_buf(),
-            reason,
-        };
+        let unusable = |reason: String| TextError::Tokenizer { path: path.to_path_buf(), reason };
         // The library panics on text that isn't JSON, so that is found out first.
-        serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
-            .map_err(|e| unusable(e.to_string()))?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| unusable(e.to_string()))?;
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(unusable)?;
-        inner
-            .with_truncation(None)
-            .map_err(|e| unusable(e.to_string()))?;
+        inner.with_truncation(None).map_err(|e| unusable(e.to_string()))?;
         inner.with_padding(None);
         Ok(Self { inner })
     }
@@ -46,10 +37,7 @@ impl Tokenizer {
         let encoding = guarded(|| self.inner.encode_fast(text, true));
         match encoding {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(reason) => Err(TextError::Coding {
-                action: "encode the text",
-                reason,
-            }),
+            Err(reason) => Err(TextError::Coding { action: "encode the text", reason }),
         }
     }
 
@@ -57,10 +45,8 @@ impl Tokenizer {
     ///
     /// Ids outside the vocabulary have no text and are left out (models often pad their logits beyond it).
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        guarded(|| self.inner.decode(ids, true)).map_err(|reason| TextError::Coding {
-            action: "decode the ids",
-            reason,
-        })
+        guarded(|| self.inner.decode(ids, true))
+            .map_err(|reason| TextError::Coding { action: "decode the ids", reason })
     }
 
     /// Number of tokens, special and added ones included.
@@ -131,19 +117,11 @@ mod tests {
 
     #[test]
     fn a_file_that_contradicts_itself_is_an_error() {
-        let prefixed = samples::BYTE_LEVEL.replace(
-            r#""continuing_subword_prefix": null"#,
-            r#""continuing_subword_prefix": "longer""#,
-        );
+        let prefixed = samples::BYTE_LEVEL
+            .replace(r#""continuing_subword_prefix": null"#, r#""continuing_subword_prefix": "longer""#);
         let json = samples::with_vocabulary(&prefixed);
-        let message = Tokenizer::from_bytes(json.as_bytes(), Path::new("t.json"))
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            message.starts_with("t.json is not a usable tokenizer.json: "),
-            "{message}"
-        );
+        let message = Tokenizer::from_bytes(json.as_bytes(), Path::new("t.json")).err().unwrap().to_string();
+        assert!(message.starts_with("t.json is not a usable tokenizer.json: "), "{message}");
     }
 
     #[test]
@@ -160,14 +138,8 @@ mod tests {
             "{\"model\": 3}",
             "{\"version\": \"1.0\"}",
         ] {
-            let message = Tokenizer::from_bytes(broken.as_bytes(), Path::new("t.json"))
-                .err()
-                .unwrap()
-                .to_string();
-            assert!(
-                message.starts_with("t.json is not a usable tokenizer.json: "),
-                "{message}"
-            );
+            let message = Tokenizer::from_bytes(broken.as_bytes(), Path::new("t.json")).err().unwrap().to_string();
+            assert!(message.starts_with("t.json is not a usable tokenizer.json: "), "{message}");
         }
     }
 }
