@@ -220,10 +220,10 @@ impl Frame {
             }
         }
         for c in &program.constraints {
-            if let (Ok(left), Ok(right)) = (self.symbols.eval(&c.left), self.symbols.eval(&c.right)) {
-                if left != right {
-                    return Err(GraphError::Constraint { constraint: c.to_string(), left, right }.into());
-                }
+            if let (Ok(left), Ok(right)) = (self.symbols.eval(&c.left), self.symbols.eval(&c.right))
+                && left != right
+            {
+                return Err(GraphError::Constraint { constraint: c.to_string(), left, right }.into());
             }
         }
         Ok(())
@@ -465,10 +465,10 @@ impl Frame {
 
     fn check_late_constraints(&self, program: &Program) -> Result<(), EvalError> {
         for c in &program.constraints {
-            if let (Ok(left), Ok(right)) = (self.symbols.eval(&c.left), self.symbols.eval(&c.right)) {
-                if left != right {
-                    return Err(EvalError::Invalid(format!("{c} was assumed, but {left} is not {right}")));
-                }
+            if let (Ok(left), Ok(right)) = (self.symbols.eval(&c.left), self.symbols.eval(&c.right))
+                && left != right
+            {
+                return Err(EvalError::Invalid(format!("{c} was assumed, but {left} is not {right}")));
             }
         }
         Ok(())

@@ -187,13 +187,11 @@ fn check_hint(found: &ValueType, output: &proto::ValueInfo, progress: &mut Progr
         n += 1;
         types::named_dim(d).filter(|d| d.as_const().is_some()).unwrap_or_else(|| Dim::sym(&format!("?{n}")))
     });
-    if let Ok(declared) = declared {
-        if !declared.compatible(found) {
-            let name = &output.name;
-            progress
-                .warnings
-                .push(format!("output `{name}` is declared {declared}, but is {found}; the file is wrong"));
-        }
+    if let Ok(declared) = declared
+        && !declared.compatible(found)
+    {
+        let name = &output.name;
+        progress.warnings.push(format!("output `{name}` is declared {declared}, but is {found}; the file is wrong"));
     }
 }
 

@@ -136,10 +136,10 @@ pub fn bind_inputs(graph: &Graph, inputs: &[Datum]) -> Result<Symbols, GraphErro
 pub fn check_constraints(graph: &Graph, symbols: &Symbols) -> Result<(), GraphError> {
     let lookup = |s: &str| symbols.get(s).copied();
     for c in &graph.constraints {
-        if let (Ok(left), Ok(right)) = (c.left.eval(&lookup), c.right.eval(&lookup)) {
-            if left != right {
-                return Err(GraphError::Constraint { constraint: c.to_string(), left, right });
-            }
+        if let (Ok(left), Ok(right)) = (c.left.eval(&lookup), c.right.eval(&lookup))
+            && left != right
+        {
+            return Err(GraphError::Constraint { constraint: c.to_string(), left, right });
         }
     }
     Ok(())

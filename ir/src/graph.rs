@@ -253,12 +253,12 @@ impl Graph {
             let elements = if types.len() == 1 { op.elements(&operands) } else { None };
             (types, elements, operands.into_assumed())
         };
-        if let Some(declared) = declared {
-            if declared.len() != types.len() || !declared.iter().zip(&types).all(|(d, t)| d.compatible(t)) {
-                let show = |ts: &[ValueType]| ts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let reason = format!("declared {}, but the typing rule gives {}", show(declared), show(&types));
-                return Err(TypeError::Invalid(reason));
-            }
+        if let Some(declared) = declared
+            && (declared.len() != types.len() || !declared.iter().zip(&types).all(|(d, t)| d.compatible(t)))
+        {
+            let show = |ts: &[ValueType]| ts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let reason = format!("declared {}, but the typing rule gives {}", show(declared), show(&types));
+            return Err(TypeError::Invalid(reason));
         }
         self.next_late = next_late.get();
         let types = declared.map_or(types, <[ValueType]>::to_vec);

@@ -448,7 +448,7 @@ mod tests {
         let x_zeros = zero([0, 1, m][zeros[0]], signed[0], seed + 2);
         let w_zeros = zero([0, 1, n][zeros[1]], signed[1], seed + 3);
         let (mut panels, mut sums) = (vec![1; int8_panel_elems(n, k)], vec![1; n]);
-        let layout = if seed % 2 == 0 { Layout::Nk } else { Layout::Kn };
+        let layout = if seed.is_multiple_of(2) { Layout::Nk } else { Layout::Kn };
         pack_int8(&w, !signed[1], n, k, layout, &mut panels, &mut sums);
         let want = |i: usize, j: usize| -> i64 {
             let w_at = |p: usize| w[if layout == Layout::Nk { j * k + p } else { p * n + j }];

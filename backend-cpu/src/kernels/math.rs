@@ -33,7 +33,7 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     p = fma::<FMA>(p, r, 8.333_452e-3);
     p = fma::<FMA>(p, r, 4.166_579_6e-2);
     p = fma::<FMA>(p, r, 1.666_666_5e-1);
-    p = fma::<FMA>(p, r, 5.000_000_1e-1);
+    p = fma::<FMA>(p, r, 5e-1);
     p = fma::<FMA>(p, r * r, r) + 1.0;
     // Two factors: 2^i itself leaves the range of normal numbers at both ends.
     let half = i >> 1;
@@ -98,7 +98,7 @@ pub fn tanh<const FMA: bool>(x: f32) -> f32 {
     p = fma::<FMA>(p, z, 2.063_909e-2);
     p = fma::<FMA>(p, z, -5.373_971_5e-2);
     p = fma::<FMA>(p, z, 1.333_144_2e-1);
-    p = fma::<FMA>(p, z, -3.333_328_2e-1);
+    p = fma::<FMA>(p, z, -3.333_328e-1);
     let near = fma::<FMA>(p * z, x, x);
     let far = 1.0 - 2.0 / (exp::<FMA>(2.0 * a) + 1.0);
     if a < 0.625 { near } else { far.copysign(x) }

@@ -216,7 +216,7 @@ mod tests {
                 let padded = w.input[i] + w.pads[0][i] + w.pads[1][i];
                 prop_assume!(padded >= field);
                 // Sometimes sized up, as ceil_mode does.
-                w.output[i] = (padded - field) / w.stride[i] + 1 + sizes[i].6 * usize::from((padded - field) % w.stride[i] != 0);
+                w.output[i] = (padded - field) / w.stride[i] + 1 + sizes[i].6 * usize::from(!(padded - field).is_multiple_of(w.stride[i]));
             }
             let from: usize = w.input.iter().product();
             let to: usize = w.output.iter().product();

@@ -31,10 +31,10 @@ impl Geometry {
             (_, _, Some(dims)) => dims.len().saturating_sub(2),
             _ => return cx.unsupported("neither the rank of its operands nor `kernel_shape` is known"),
         };
-        if let (Some(a), Some(b)) = (&weight, &given) {
-            if a.len() != b.len() || a.iter().zip(b).any(|(a, b)| a.same(b) == ir::Truth::No) {
-                return Err(NodeError::wrong(format!("attribute `kernel_shape` is {b:?}, the weight has {a:?}")));
-            }
+        if let (Some(a), Some(b)) = (&weight, &given)
+            && (a.len() != b.len() || a.iter().zip(b).any(|(a, b)| a.same(b) == ir::Truth::No))
+        {
+            return Err(NodeError::wrong(format!("attribute `kernel_shape` is {b:?}, the weight has {a:?}")));
         }
         let kernel = weight.or(given).ok_or_else(|| NodeError::wrong("attribute `kernel_shape` is missing"))?;
         let strides = cx.attr_ints("strides", &vec![1; n])?;

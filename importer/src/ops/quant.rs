@@ -88,10 +88,10 @@ fn wide(cx: &mut NodeCx<'_>, v: Value) -> Result<Value, NodeError> {
 /// The product of the scales of both factors; a vector of the first has one element per row.
 fn both_scales(cx: &mut NodeCx<'_>, a: Value, b: Value) -> Result<Value, NodeError> {
     let (mut a, b) = (wide(cx, a)?, wide(cx, b)?);
-    if let Some([n]) = cx.dims(a).as_deref() {
-        if n.as_const() != Some(1) {
-            a = cx.push(Reshape { shape: vec![n.clone(), 1.into()] }, &[a])?;
-        }
+    if let Some([n]) = cx.dims(a).as_deref()
+        && n.as_const() != Some(1)
+    {
+        a = cx.push(Reshape { shape: vec![n.clone(), 1.into()] }, &[a])?;
     }
     cx.binary(BinaryFn::Mul, a, b)
 }

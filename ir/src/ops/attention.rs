@@ -82,11 +82,10 @@ impl OpSpec for Attention {
             return Ok(vec![TensorType::unranked(dtype).into(); results]);
         };
         [(&b, &kb), (&d, &kd), (&t, &vt), (&hk, &hv)].into_iter().try_for_each(|(x, y)| operands.assume_same(x, y))?;
-        if let (Some(q), Some(k)) = (hq.as_const(), hk.as_const()) {
-            if k < 1 || q % k != 0 {
+        if let (Some(q), Some(k)) = (hq.as_const(), hk.as_const())
+            && (k < 1 || q % k != 0) {
                 return Err(operands.wrong(1, format!("{q} query heads do not share {k} key heads")));
             }
-        }
         let mut total = t;
         if operands.has(4) {
             match (operands.dims(4)?, operands.dims(5)?) {

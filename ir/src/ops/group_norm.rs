@@ -34,11 +34,10 @@ impl OpSpec for GroupNorm {
                     None => {}
                 }
             }
-            if let (Some(c), Some(g)) = (channels.as_const(), self.groups.as_const()) {
-                if g < 1 || c % g != 0 {
+            if let (Some(c), Some(g)) = (channels.as_const(), self.groups.as_const())
+                && (g < 1 || c % g != 0) {
                     return Err(operands.wrong(0, format!("{c} channels do not split into {g} groups")));
                 }
-            }
         }
         Ok(vec![x.clone().into()])
     }

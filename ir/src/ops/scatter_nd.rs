@@ -25,8 +25,8 @@ impl OpSpec for ScatterNd {
         let (x, i, u) = (operands.tensor(0)?, operands.tensor(1)?, operands.tensor(2)?);
         reading::takes_indices(operands, 1)?;
         reading::same_dtype(operands, 0, 2)?;
-        if let (Some(x), Some((depth, lead)), Some(u)) = (x.dims(), i.dims().and_then(|i| i.split_last()), u.dims()) {
-            if let Some(d) = depth.as_const() {
+        if let (Some(x), Some((depth, lead)), Some(u)) = (x.dims(), i.dims().and_then(|i| i.split_last()), u.dims())
+            && let Some(d) = depth.as_const() {
                 let Some(slice) = usize::try_from(d).ok().and_then(|d| x.get(d..)) else {
                     return Err(operands.wrong(1, format!("positions of {d} numbers in a tensor of rank {}", x.len())));
                 };
@@ -36,7 +36,6 @@ impl OpSpec for ScatterNd {
                 let wanted = lead.iter().chain(slice);
                 wanted.zip(u).try_for_each(|(a, b)| operands.assume_same(a, b))?;
             }
-        }
         Ok(vec![x.clone().into()])
     }
 

@@ -32,11 +32,10 @@ impl OpSpec for TopK {
             Some(dims) => {
                 let mut dims = dims.to_vec();
                 let at = axis(self.axis, dims.len())?;
-                if let (Some(k), Some(n)) = (self.k.as_const(), dims[at].as_const()) {
-                    if k < 0 || k > n {
+                if let (Some(k), Some(n)) = (self.k.as_const(), dims[at].as_const())
+                    && (k < 0 || k > n) {
                         return Err(TypeError::Invalid(format!("the {k} first of {n} elements")));
                     }
-                }
                 dims[at] = self.k.clone();
                 Shape::Ranked(dims)
             }

@@ -338,7 +338,7 @@ fn dots<S: Simd, E: Element, const ROWS: usize>(
             }
         }
     }
-    if k % 16 != 0 {
+    if !k.is_multiple_of(16) {
         let p = k / 16 * 16;
         let mut w = [simd.splat(0.0); 4];
         for j in 0..4 {
