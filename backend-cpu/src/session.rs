@@ -5,56 +5,21 @@ use crate::control;
 use crate::kernel::{Call, CallDims, View, ViewMut};
 use crate::kernels::dims::Dims;
 use crate::kernels::pool::Pool;
-use crate::program::{Instr, Operand, Program, Source, fact};
+use crate::program::{Instr, Operand, Program, Source};
 use ir::eval::GraphError;
-use ir::ops::{EvalError, Fact, Operands};
-use ir::tensor::Memory;
-use ir::{DType, Datum, Dim, Tensor, TensorType, ValueType};
+use ir::ops::EvalError;
+use ir::{Datum, Dim, Tensor, TensorType, ValueType};
 use plan::arena::Offsets;
 use runtime::{RunError, StepTime};
 use smallvec::SmallVec;
-use std::cell::Cell;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+mod late;
+mod symbols;
+pub(crate) use symbols::Symbols;
 
 /// No machine that this is for has more memory; beyond it the allocator would abort instead of failing.
 const MAX_ARENA: u64 = 1 << 40;
-
-/// Values of the symbols, in the order they were bound.
-#[derive(Clone, Default)]
-pub(crate) struct Symbols(pub(crate) Vec<(Arc<str>, i64)>);
-
-impl Symbols {
-    pub(crate) fn get(&self, name: &str) -> Option<i64> {
-        self.0.iter().find(|(s, _)| &**s == name).map(|(_, n)| *n)
-    }
-
-    pub(crate) fn eval(&self, d: &Dim) -> Result<i64, EvalError> {
-        Ok(d.eval(&|s| self.get(s))?)
-    }
-
-    fn size(&self, d: &Dim) -> Result<usize, EvalError> {
-        let n = self.eval(d)?;
-        usize::try_from(n).map_err(|_| EvalError::Invalid(format!("the size {d} is {n}")))
-    }
-
-    fn dims(&self, ty: &TensorType, into: &mut Dims) -> Result<(), EvalError> {
-        into.clear();
-        for d in ty.dims().unwrap_or_default() {
-            into.push(self.size(d)?);
-        }
-        Ok(())
-    }
-
-    /// Binds the late symbols of a type to a value that now exists.
-    fn learn(&mut self, ty: &ValueType, dims: &[usize]) {
-        for (d, n) in ty.as_tensor().and_then(TensorType::dims).unwrap_or_default().iter().zip(dims) {
-            if let Some(s) = d.as_sym().filter(|s| self.get(s).is_none()) {
-                self.0.push((s.into(), *n as i64));
-            }
-        }
-    }
-}
 
 /// Sizes of one step under the current binding.
 #[derive(Default)]
@@ -448,100 +413,6 @@ impl Frame {
                 Err(EvalError::Invalid("the plan writes where nothing can be written".into()))
             }
         }
-    }
-
-    /// A step whose sizes are known only now: operands become values, results are allocated.
-    fn late_step(&mut self, program: &Program, at: usize, pool: &Pool, inputs: &[Datum]) -> Result<(), EvalError> {
-        let instr = &program.steps[at];
-        let results = match self.late_kernel(instr, pool, inputs)? {
-            Some(results) => results,
-            None => self.evaluate(program, at, pool, inputs)?,
-        };
-        for (i, (datum, out)) in results.into_iter().zip(&instr.outs).enumerate() {
-            self.store(out, datum, at, i)?;
-        }
-        self.check_late_constraints(program)
-    }
-
-    fn check_late_constraints(&self, program: &Program) -> Result<(), EvalError> {
-        for c in &program.constraints {
-            if let (Ok(left), Ok(right)) = (self.symbols.eval(&c.left), self.symbols.eval(&c.right))
-                && left != right
-            {
-                return Err(EvalError::Invalid(format!("{c} was assumed, but {left} is not {right}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs the kernel of a late step on values; `None` when there is none, or result sizes depend on data.
-    fn late_kernel(&mut self, instr: &Instr, pool: &Pool, inputs: &[Datum]) -> Result<Option<Vec<Datum>>, EvalError> {
-        let Some(kernel) = &instr.kernel else { return Ok(None) };
-        let mut operands: SmallVec<[Datum; 4]> = SmallVec::new();
-        for o in &instr.ins {
-            // A packed weight keeps its panels; everything else is a plain tensor.
-            match &o.source {
-                Source::Weight(t) => operands.push(t.clone().into()),
-                _ => operands.push(self.datum(o, inputs)?),
-            }
-        }
-        let facts: Vec<Fact> = operands
-            .iter()
-            .zip(&instr.ins)
-            .map(|(d, o)| match &o.source {
-                Source::Weight(_) => Fact::of(o.ty.clone()),
-                _ => fact(d),
-            })
-            .collect();
-        let facts: Vec<&Fact> = facts.iter().collect();
-        let next_late = Cell::new(0);
-        let bound = instr.op.bind(&|s| self.symbols.get(s))?;
-        let types = bound.infer(&Operands::new(&facts, &next_late)).map_err(|e| EvalError::Invalid(e.to_string()))?;
-        let concrete = |t: &ValueType| Some((t.as_tensor()?.dtype, t.as_tensor()?.shape.as_const()?));
-        let Some(types) = types.iter().map(concrete).collect::<Option<Vec<(DType, Vec<usize>)>>>() else {
-            return Ok(None);
-        };
-        let numbers: SmallVec<[i64; 4]> =
-            instr.numbers.iter().map(|d| self.symbols.eval(d)).collect::<Result<_, _>>()?;
-        let in_dims: SmallVec<[Option<Dims>; 4]> = operands
-            .iter()
-            .zip(&instr.ins)
-            .map(|(d, o)| match (&o.source, o.ty.as_tensor()) {
-                (Source::Weight(_), Some(ty)) => ty.shape.as_const().map(|d| d.into_iter().collect()),
-                _ => d.as_tensor().map(|t| t.dims().iter().copied().collect()),
-            })
-            .collect();
-        let ins: SmallVec<[Option<View<'_>>; 4]> = operands
-            .iter()
-            .zip(&in_dims)
-            .map(|(d, dims)| {
-                let t = d.as_tensor()?;
-                Some(View { dtype: t.dtype(), dims: dims.as_ref()?, bytes: t.bytes() })
-            })
-            .collect();
-        let dims_of: SmallVec<[Option<&[usize]>; 4]> = in_dims.iter().map(|d| d.as_deref()).collect();
-        let out_dims: SmallVec<[&[usize]; 2]> = types.iter().map(|(_, d)| &d[..]).collect();
-        let words = kernel.scratch_words(pool, &CallDims { ins: &dims_of, outs: &out_dims });
-        if self.scratch.len() < words {
-            self.scratch.resize(words, 0);
-        }
-        let mut memory = vec![];
-        for (dtype, dims) in &types {
-            memory.push(ir::tensor::Aligned::zeroed(dtype.bytes(ir::tensor::count(dims)?)));
-        }
-        let mut outs: SmallVec<[ViewMut<'_>; 2]> = memory
-            .iter_mut()
-            .zip(&types)
-            .map(|(m, (dtype, dims))| ViewMut { dtype: *dtype, dims, bytes: m.bytes_mut() })
-            .collect();
-        let scratch = &mut self.scratch[..words];
-        kernel.run(&mut Call { pool, ins: &ins, outs: &mut outs, numbers: &numbers, scratch })?;
-        drop(outs);
-        let tensor = |(m, (dtype, dims)): (ir::tensor::Aligned, &(DType, Vec<usize>))| {
-            let len = m.bytes().len();
-            Ok(Datum::from(Tensor::from_memory(*dtype, dims, Arc::new(m), 0, len)?))
-        };
-        memory.into_iter().zip(&types).map(tensor).collect::<Result<Vec<_>, EvalError>>().map(Some)
     }
 
     /// Gathers the outputs.

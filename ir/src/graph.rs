@@ -5,15 +5,21 @@
 use crate::dim::Dim;
 use crate::ops::{Constraint, Fact, Op, Operands, TypeError};
 use crate::tensor::Tensor;
-use crate::types::{Shape, TensorType, ValueType};
+use crate::types::{TensorType, ValueType};
 use petgraph::Direction::{Incoming, Outgoing};
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
+
+mod late;
+mod node;
+mod retype;
+use late::LateSymbols;
+pub use node::{Kind, Node, Origin, Output, Value};
 
 /// Names a node until the next rewrite; petgraph reuses the slots of removed nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -24,71 +30,6 @@ impl NodeId {
     pub fn index(self) -> usize {
         self.0.index()
     }
-}
-
-/// One result of a node.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Value {
-    /// The node.
-    pub node: NodeId,
-    /// Which of its results.
-    pub result: u16,
-}
-
-impl From<NodeId> for Value {
-    fn from(node: NodeId) -> Value {
-        Value { node, result: 0 }
-    }
-}
-
-/// Where a node came from: ONNX node names, several after a fusion.
-pub type Origin = SmallVec<[Arc<str>; 1]>;
-
-/// What a node is.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// A parameter of the graph.
-    Input,
-    /// A constant. Its data is missing when the graph was read from text without its weights.
-    Weight(Option<Tensor>),
-    /// The operand that was left out, printed `_`.
-    Absent,
-    /// An operator.
-    Op(Op),
-}
-
-/// A node with its results.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// What it is.
-    pub kind: Kind,
-    /// One unique name per result.
-    pub names: SmallVec<[Arc<str>; 1]>,
-    /// One fact per result.
-    pub facts: SmallVec<[Fact; 1]>,
-    /// ONNX nodes it stands for.
-    pub origin: Origin,
-    /// Creation order: the tie-break that keeps text output independent of slot reuse.
-    seq: u32,
-}
-
-impl Node {
-    /// The operator, when it is one.
-    pub fn op(&self) -> Option<&Op> {
-        match &self.kind {
-            Kind::Op(op) => Some(op),
-            _ => None,
-        }
-    }
-}
-
-/// A result of the graph with the name its users know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Output {
-    /// The ONNX output name.
-    pub name: Arc<str>,
-    /// What it shows.
-    pub value: Value,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -424,77 +365,6 @@ impl Graph {
         *kind = Kind::Op(op.into());
     }
 
-    /// Types a node anew from what is known of its operands now. What was known and is not derived again stays.
-    ///
-    /// Returns the late symbols that turned out to be expressions: whoever asked replaces them everywhere.
-    pub fn retype(&mut self, id: NodeId) -> Result<Vec<(Arc<str>, Dim)>, TypeError> {
-        let Some(op) = self.op(id) else { return Ok(vec![]) };
-        let next_late = Cell::new(self.next_late);
-        let (types, elements) = {
-            let values = self.operands(id);
-            let facts: Vec<&Fact> = values.iter().map(|v| self.fact(*v)).collect();
-            let operands = Operands::new(&facts, &next_late);
-            let types = op.infer(&operands)?;
-            let elements = if types.len() == 1 { op.elements(&operands) } else { None };
-            (types, elements.filter(|e| e.len() <= Fact::MAX_ELEMENTS))
-        };
-        let first_new = self.next_late;
-        let is_new = |d: &Dim| d.symbols().iter().any(|s| late_number(s).is_some_and(|n| n >= first_new));
-        let mut found = vec![];
-        for (fact, new) in self.dag[id.0].facts.iter_mut().zip(types) {
-            let (ValueType::Tensor(old), ValueType::Tensor(new)) = (&mut fact.ty, new) else { continue };
-            let Shape::Ranked(dims) = new.shape else { continue };
-            let Shape::Ranked(known) = &mut old.shape else {
-                old.shape = Shape::Ranked(dims);
-                self.next_late = next_late.get();
-                continue;
-            };
-            for (known, d) in known.iter_mut().zip(dims) {
-                let late = known.as_sym().filter(|s| late_number(s).is_some() && !is_new(&d) && d != *known);
-                if let Some(late) = late {
-                    found.push((late.into(), d.clone()));
-                    *known = d;
-                }
-            }
-        }
-        if let (Some(elements), [fact]) = (elements, &mut self.dag[id.0].facts[..]) {
-            fact.elements = Some(elements.into());
-        }
-        Ok(found)
-    }
-
-    /// Replaces what is known of a value by something more precise.
-    pub fn refine(&mut self, v: Value, fact: Fact) {
-        self.dag[v.node.0].facts[v.result as usize] = fact;
-    }
-
-    /// Rewrites the dimension expressions of one node: types, known elements and attributes.
-    pub fn map_node_dims(&mut self, id: NodeId, f: &mut dyn FnMut(&Dim) -> Dim) {
-        let node = &mut self.dag[id.0];
-        if let Kind::Op(op) = &mut node.kind {
-            op.map_dims(f);
-        }
-        let shared = std::cell::RefCell::new(&mut *f);
-        for fact in &mut node.facts {
-            fact.ty = fact.ty.map_dims(&|d| shared.borrow_mut()(d));
-            fact.elements = fact.elements.take().map(|e| e.iter().map(|d| shared.borrow_mut()(d)).collect());
-        }
-    }
-
-    /// Rewrites every dimension expression: types, known elements, constraints and attributes.
-    pub fn map_dims(&mut self, f: &mut dyn FnMut(&Dim) -> Dim) {
-        let ids: Vec<_> = self.dag.node_indices().collect();
-        for id in ids {
-            self.map_node_dims(NodeId(id), f);
-        }
-        let old = std::mem::take(&mut self.constraints);
-        self.constraints = old
-            .into_iter()
-            .map(|c| Constraint { left: f(&c.left), right: f(&c.right) })
-            .filter(|c| c.left != c.right)
-            .collect();
-    }
-
     /// Symbols that the graph's inputs bind when they are given: a dimension that is just the symbol.
     pub fn input_symbols(&self) -> BTreeSet<Arc<str>> {
         let types = self.inputs.iter().filter_map(|n| self.tensor_ty((*n).into()));
@@ -521,19 +391,19 @@ impl Graph {
             let Some(Reverse((seq, n))) = ready.pop() else {
                 // Symbols that nothing binds: the verifier says so.
                 match late.release_any() {
-                    Some(entry) => {
-                        ready.push(Reverse(entry));
+                    Some((seq, n)) => {
+                        ready.push(Reverse((seq, n.0)));
                         continue;
                     }
                     None => return order,
                 }
             };
-            if self.next_late > 0 && late.park(&self.dag[n], (seq, n)) {
+            if self.next_late > 0 && late.park(&self.dag[n], (seq, NodeId(n))) {
                 continue;
             }
             order.push(NodeId(n));
             if self.next_late > 0 {
-                ready.extend(late.bind(&self.dag[n]).into_iter().map(Reverse));
+                ready.extend(late.bind(&self.dag[n]).into_iter().map(|(seq, n)| Reverse((seq, n.0))));
             }
             for e in self.dag.edges_directed(n, Outgoing) {
                 let left = waiting.get_mut(&e.target()).expect("every node is waiting");
@@ -594,59 +464,6 @@ impl Graph {
         }
         before - self.dag.node_count()
     }
-}
-
-/// Nodes whose attributes mention late symbols, while nothing has bound these.
-#[derive(Default)]
-struct LateSymbols {
-    bound: HashSet<Arc<str>>,
-    parked: BTreeMap<Arc<str>, Vec<(u32, NodeIndex)>>,
-    given_up: bool,
-}
-
-impl LateSymbols {
-    /// Sets a node aside when a symbol that it mentions is not bound.
-    fn park(&mut self, node: &Node, entry: (u32, NodeIndex)) -> bool {
-        let Kind::Op(op) = &node.kind else { return false };
-        if self.given_up || op.has_body() {
-            return false;
-        }
-        let mut missing: Option<Arc<str>> = None;
-        op.clone().map_dims(&mut |d| {
-            if missing.is_none() && d.is_late() {
-                missing = d.symbols().into_iter().find(|s| late_number(s).is_some() && !self.bound.contains(s));
-            }
-            d.clone()
-        });
-        let Some(symbol) = missing else { return false };
-        self.parked.entry(symbol).or_default().push(entry);
-        true
-    }
-
-    /// Notes what a node's results bind; returns the nodes that waited for it.
-    fn bind(&mut self, node: &Node) -> Vec<(u32, NodeIndex)> {
-        let dims = node.facts.iter().filter_map(|f| f.ty.as_tensor()?.dims()).flatten();
-        let symbols: Vec<Arc<str>> =
-            dims.filter_map(|d| d.as_sym().filter(|s| s.starts_with('?'))).map(Arc::from).collect();
-        let new = symbols.into_iter().filter(|s| self.bound.insert(s.clone())).collect::<Vec<_>>();
-        new.iter().filter_map(|s| self.parked.remove(s)).flatten().collect()
-    }
-
-    fn release_any(&mut self) -> Option<(u32, NodeIndex)> {
-        self.given_up = true;
-        let symbol = self.parked.keys().next()?.clone();
-        let mut nodes = self.parked.remove(&symbol)?;
-        let first = nodes.remove(0);
-        if !nodes.is_empty() {
-            self.parked.insert(symbol, nodes);
-        }
-        Some(first)
-    }
-}
-
-/// The number of a late symbol that typing made.
-fn late_number(symbol: &str) -> Option<u32> {
-    symbol.strip_prefix('?')?.parse().ok()
 }
 
 /// Two graphs are equal when they print the same.

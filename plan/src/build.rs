@@ -9,17 +9,21 @@
 use crate::arena::{Life, place};
 use crate::layout::Layout;
 use crate::model::{
-    BufferId, COPY, Entry, Launch, Loc, Place, Plan, Port, SlotId, Source, Step, Stream, SyncPoint, Transfer,
-    WeightInfo, body_key,
+    BufferId, COPY, Entry, Launch, Loc, Place, Plan, Port, SlotId, Step, Stream, SyncPoint, Transfer, body_key,
 };
 use crate::view::{Sizes, bytes, view_of};
 use ir::attr::Attr;
-use ir::graph::{Kind, Origin};
-use ir::verify::{VerifyError, verify_within};
-use ir::{Dim, Graph, NodeId, Tensor, TensorType, Value, Verified};
+use ir::graph::Kind;
+use ir::verify::verify_within;
+use ir::{Dim, Graph, NodeId, Value, Verified};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
+
+mod error;
+mod weights;
+pub use error::{LowerError, PlanError};
+use weights::WeightTable;
+pub(crate) use weights::weight_path;
 
 /// Something that plans can be made for.
 pub trait Target {
@@ -28,56 +32,6 @@ pub trait Target {
 
     /// Plans one operator: calls [`PlanBuilder::launch`] or [`PlanBuilder::view`] for it, once.
     fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError>;
-}
-
-/// A node that a target cannot compute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LowerError {
-    /// First result of the node.
-    pub node: Arc<str>,
-    /// The operator.
-    pub op: String,
-    /// ONNX nodes that it stands for.
-    pub origin: Origin,
-    /// Why not.
-    pub reason: String,
-}
-
-impl LowerError {
-    /// The error for a node of `graph`.
-    pub fn new(graph: &Graph, node: NodeId, reason: impl Into<String>) -> LowerError {
-        let at = graph.node(node);
-        let op = at.op().map_or("", |op| op.name()).to_string();
-        LowerError { node: at.names[0].clone(), op, origin: at.origin.clone(), reason: reason.into() }
-    }
-}
-
-impl fmt::Display for LowerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` ({}", self.node, self.op)?;
-        if !self.origin.is_empty() {
-            write!(f, ", from {}", self.origin.join(" + "))?;
-        }
-        write!(f, "): {}", self.reason)
-    }
-}
-
-impl std::error::Error for LowerError {}
-
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// A node cannot be computed by the target.
-    #[error(transparent)]
-    Lower(#[from] LowerError),
-    /// The body of a node is not a valid graph.
-    #[error("the body `{body}`: {source}")]
-    Body {
-        /// Its key.
-        body: String,
-        /// What is wrong with it.
-        source: VerifyError,
-    },
 }
 
 /// How a launch differs from the plainest one.
@@ -292,7 +246,7 @@ impl<'a> PlanBuilder<'a> {
     }
 
     /// Asks for a layout of a constant. It is granted when every reader of the constant, in all entries, asks for the
-    /// same one and it applies; otherwise the constant stays row-major. [`WeightInfo::layout`] says which it became.
+    /// same one and it applies; otherwise the constant stays row-major. [`WeightInfo::layout`](crate::model::WeightInfo::layout) says which it became.
     pub fn weight_layout(&mut self, value: Value, layout: Layout) {
         let is_weight = matches!(self.graph.node(value.node).kind, Kind::Weight(_));
         if let Some(Loc { place: Place::Weight(key), .. }) = self.locs.get(&value).filter(|_| is_weight)
@@ -482,74 +436,5 @@ fn renumber(step: &mut Step, renumbered: &[BufferId]) {
         }
         Step::Copy(transfer) => [&mut transfer.from, &mut transfer.to].into_iter().for_each(new_loc),
         Step::Sync(_) => {}
-    }
-}
-
-/// The constants of all entries while they are planned.
-#[derive(Default)]
-struct WeightTable {
-    found: BTreeMap<Arc<str>, PendingWeight>,
-}
-
-struct PendingWeight {
-    ty: TensorType,
-    data: Option<Tensor>,
-    reads: usize,
-    wishes: Vec<Layout>,
-}
-
-impl WeightTable {
-    /// The key of a constant: its name, or its path where a constant of another entry has that name.
-    fn key(&mut self, entry: &str, graph: &Graph, v: Value, data: Option<&Tensor>) -> Arc<str> {
-        let name = graph.name(v).clone();
-        if data.is_some_and(ir::text::is_inline) {
-            return name;
-        }
-        let ty = graph.tensor_ty(v).expect("a weight is a tensor").clone();
-        let path: Arc<str> = weight_path(entry, &name).into();
-        for key in [name, path.clone()] {
-            match self.found.get(&key) {
-                Some(known) if known.ty == ty && same_data(known.data.as_ref(), data) => return key,
-                Some(_) => {}
-                None => {
-                    let data = data.cloned();
-                    self.found.insert(key.clone(), PendingWeight { ty, data, reads: 0, wishes: vec![] });
-                    return key;
-                }
-            }
-        }
-        path
-    }
-
-    fn read(&mut self, key: &str) {
-        if let Some(weight) = self.found.get_mut(key) {
-            weight.reads += 1;
-        }
-    }
-
-    fn finish(self) -> BTreeMap<Arc<str>, WeightInfo> {
-        let info = |w: PendingWeight| {
-            let dims = w.ty.shape.as_const().unwrap_or_default();
-            let wish = w.wishes.first().copied().unwrap_or(Layout::RowMajor);
-            let agreed = w.wishes.len() == w.reads && w.wishes.iter().all(|l| *l == wish);
-            let granted = agreed && wish.bytes(w.ty.dtype, &dims).is_some();
-            let layout = if granted { wish } else { Layout::RowMajor };
-            WeightInfo { dtype: w.ty.dtype, dims, layout, source: Source::Own, hash: None }
-        };
-        self.found.into_iter().map(|(key, w)| (key, info(w))).collect()
-    }
-}
-
-/// The key of a constant whose name another entry uses for something else.
-pub(crate) fn weight_path(entry: &str, name: &str) -> String {
-    format!("{entry}/{name}")
-}
-
-/// Constants of one name are one weight only if they hold the same bytes.
-fn same_data(a: Option<&Tensor>, b: Option<&Tensor>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => a.bytes().as_ptr() == b.bytes().as_ptr() && a.dims() == b.dims() || a == b,
-        (None, None) => true,
-        _ => false,
     }
 }
