@@ -46,6 +46,7 @@ fn time(mut call: impl FnMut()) -> Duration {
     times.into_iter().min().expect("at least one call")
 }
 
+#[allow(clippy::too_many_arguments, reason = "a convolution has this many sizes")]
 fn conv(
     pool: &Pool,
     name: &str,

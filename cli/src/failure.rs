@@ -7,6 +7,7 @@
 //! ```
 
 use fastinference::Error;
+use fastinference::cases::CaseError;
 use miette::{Diagnostic, ReportHandler};
 use std::fmt;
 use std::io;
@@ -17,10 +18,10 @@ use std::path::Path;
 pub enum Failure {
     /// The library refused or failed.
     #[error(transparent)]
-    Library(#[from] Error),
+    Library(Box<Error>),
     /// A test case or value file is unreadable.
     #[error(transparent)]
-    Case(#[from] fastinference::cases::CaseError),
+    Case(Box<CaseError>),
     /// The work was done, and its result is "no".
     #[error("{message}")]
     Work {
@@ -78,6 +79,18 @@ impl Failure {
     }
 }
 
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Library(Box::new(error))
+    }
+}
+
+impl From<CaseError> for Failure {
+    fn from(error: CaseError) -> Failure {
+        Failure::Case(Box::new(error))
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
@@ -90,14 +103,20 @@ impl From<io::Error> for Failure {
 impl Diagnostic for Failure {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         match self {
-            Failure::Library(Error::Import(e)) => Some(Box::new(e.code())),
+            Failure::Library(error) => match &**error {
+                Error::Import(e) => Some(Box::new(e.code())),
+                _ => None,
+            },
             _ => None,
         }
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         match self {
-            Failure::Library(Error::Import(e)) => Some(Box::new(e.help())),
+            Failure::Library(error) => match &**error {
+                Error::Import(e) => Some(Box::new(e.help())),
+                _ => None,
+            },
             Failure::Work { help, .. } | Failure::Usage { help, .. } => {
                 help.as_ref().map(|h| Box::new(h) as Box<dyn fmt::Display + 'a>)
             }

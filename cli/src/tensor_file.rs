@@ -147,7 +147,6 @@ fn preview_numbers(t: &Tensor) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
     use zip::write::SimpleFileOptions;
 
     #[test]

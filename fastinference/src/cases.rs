@@ -247,8 +247,8 @@ pub fn compare(found: &Datum, expected: &Datum, allowed: Allowed) -> Result<(), 
             if f.len() != e.len() {
                 return differ(format!("found a sequence of {}, expected {}", f.len(), e.len()));
             }
-            let pairs = f.iter().zip(e).enumerate();
-            pairs.map(|(i, (f, e))| within(&format!("[{i}]"), compare(f, e, allowed))).collect()
+            let mut pairs = f.iter().zip(e).enumerate();
+            pairs.try_for_each(|(i, (f, e))| within(&format!("[{i}]"), compare(f, e, allowed)))
         }
         (Datum::Map(f), Datum::Map(e)) => {
             if f.len() != e.len() {

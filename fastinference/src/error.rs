@@ -24,10 +24,10 @@ pub enum Error {
     Load(#[from] runtime::LoadError),
     /// A run failed.
     #[error(transparent)]
-    Run(#[from] runtime::RunError),
+    Run(Box<runtime::RunError>),
     /// The model cannot generate text, or failed to.
     #[error(transparent)]
-    Decode(#[from] runtime::DecodeError),
+    Decode(Box<runtime::DecodeError>),
     /// Tokenizer, sampling or stop rules failed.
     #[error(transparent)]
     Text(#[from] runtime::text::TextError),
@@ -63,4 +63,16 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+}
+
+impl From<runtime::RunError> for Error {
+    fn from(error: runtime::RunError) -> Error {
+        Error::Run(Box::new(error))
+    }
+}
+
+impl From<runtime::DecodeError> for Error {
+    fn from(error: runtime::DecodeError) -> Error {
+        Error::Decode(Box::new(error))
+    }
 }

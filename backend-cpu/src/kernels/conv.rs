@@ -87,6 +87,7 @@ pub enum ConvError {
 impl Conv {
     /// A convolution of stride and dilation 1 without padding; `channels` are those of the input and the output,
     /// `input` and `kernel` the spatial sizes.
+    #[allow(clippy::new_ret_no_self, reason = "a convolution is made from its sizes step by step")]
     pub fn new(batch: usize, groups: usize, channels: [usize; 2], input: &[usize], kernel: &[usize]) -> ConvBuilder {
         ConvBuilder {
             batch,

@@ -187,8 +187,8 @@ fn float_tile<S: Simd, E: Element, const ROWS: usize, const CHAINS: usize>(
         for row in 0..ROWS {
             // Sum of x * (q - zero) = sum of x * q - zero * sum of x.
             let mut sum = simd.mul(simd.splat(-block_sums[row * blocks + block]), zero);
-            for chain in 0..CHAINS {
-                sum = simd.add(sum, partial[row][chain]);
+            for &chain in &partial[row] {
+                sum = simd.add(sum, chain);
             }
             acc[row] = simd.fma(sum, scale, acc[row]);
         }
@@ -374,8 +374,8 @@ fn int8_tile<S: Simd, E: Element, const ROWS: usize, const CHAINS: usize>(
         let zero = w.zero(simd, index);
         for row in 0..ROWS {
             let mut sum = partial[row][0];
-            for chain in 1..CHAINS {
-                sum = simd.add_i32(sum, partial[row][chain]);
+            for &chain in &partial[row][1..] {
+                sum = simd.add_i32(sum, chain);
             }
             let offset = simd.mul(simd.splat(-x_sums[block][row]), zero);
             let sum = simd.fma(simd.to_f32(sum), simd.splat(scales[block][row]), offset);

@@ -461,8 +461,8 @@ mod tests {
         let mut scratch = vec![f32::NAN; int8_scratch(pool, m, n, k)];
         let mut y = vec![-1; m * n];
         linear_int8(pool, rows, weights, MatMut::new(&mut y, m, n, n), &mut scratch);
-        for i in 0..m * n {
-            assert_eq!(i64::from(y[i]), want(i / n, i % n), "{i} of {m} x {n} x {k}, {:?}", pool.isa());
+        for (i, &y) in y.iter().enumerate() {
+            assert_eq!(i64::from(y), want(i / n, i % n), "{i} of {m} x {n} x {k}, {:?}", pool.isa());
         }
         let (x_scale, w_scale) = (vec![0.5; m], vec![0.25; n]);
         let bias: Vec<f32> = (0..n).map(|j| j as f32).collect();

@@ -206,17 +206,18 @@ mod tests {
             sizes in prop::collection::vec((1usize..12, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3, 0usize..2), 3),
             seed in prop::collection::vec(prop_oneof![20 => -5f32..5.0, 1 => Just(f32::NAN), 1 => Just(f32::NEG_INFINITY)], 61),
         ) {
-            let list = |f: fn(&(usize, usize, usize, usize, usize, usize, usize)) -> usize| -> [usize; 3] { std::array::from_fn(|i| f(&sizes[i])) };
+            type Sizes = (usize, usize, usize, usize, usize, usize, usize);
+            let list = |f: fn(&Sizes) -> usize| -> [usize; 3] { std::array::from_fn(|i| f(&sizes[i])) };
             let mut w = Window {
                 input: list(|s| s.0), output: [0; 3], kernel: list(|s| s.1), stride: list(|s| s.2), dilation: list(|s| s.3),
                 pads: [list(|s| s.4), list(|s| s.5)],
             };
-            for i in 0..3 {
+            for (i, sizes) in sizes.iter().enumerate() {
                 let field = w.dilation[i] * (w.kernel[i] - 1) + 1;
                 let padded = w.input[i] + w.pads[0][i] + w.pads[1][i];
                 prop_assume!(padded >= field);
                 // Sometimes sized up, as ceil_mode does.
-                w.output[i] = (padded - field) / w.stride[i] + 1 + sizes[i].6 * usize::from(!(padded - field).is_multiple_of(w.stride[i]));
+                w.output[i] = (padded - field) / w.stride[i] + 1 + sizes.6 * usize::from(!(padded - field).is_multiple_of(w.stride[i]));
             }
             let from: usize = w.input.iter().product();
             let to: usize = w.output.iter().product();

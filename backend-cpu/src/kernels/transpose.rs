@@ -201,10 +201,9 @@ fn exchange_block<T: Copy>(
 #[inline(always)]
 fn flip<T: Copy>(block: &mut [[T; BLOCK]; BLOCK]) {
     for r in 1..BLOCK {
-        for c in 0..r {
-            let x = block[r][c];
-            block[r][c] = block[c][r];
-            block[c][r] = x;
+        let (above, row) = block.split_at_mut(r);
+        for (c, above) in above.iter_mut().enumerate() {
+            std::mem::swap(&mut row[0][c], &mut above[r]);
         }
     }
 }

@@ -368,7 +368,7 @@ impl Tables<'_> {
     }
 
     fn check(&self, b: usize, s: usize, starts: &[usize]) -> Result<(), EvalError> {
-        let rows = if self.half == 0 { i64::MAX } else { (self.cos.len() / self.half) as i64 };
+        let rows = self.cos.len().checked_div(self.half).map_or(i64::MAX, |rows| rows as i64);
         for (batch, i) in (0..b).flat_map(|b| (0..s).map(move |i| (b, i))) {
             if !(0..rows).contains(&self.position(batch, i, s, starts[batch])) {
                 return Err(EvalError::Invalid(format!("a position is outside the table of {rows} rows")));

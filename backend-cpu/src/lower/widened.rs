@@ -18,6 +18,9 @@ struct Widened {
     outs: SmallVec<[bool; 2]>,
 }
 
+/// A result that is rounded to its own type at the end.
+type Narrow<'a> = (DType, &'a mut [u8]);
+
 fn narrow(dtype: DType) -> bool {
     matches!(dtype, DType::F16 | DType::BF16)
 }
@@ -119,7 +122,7 @@ impl Kernel for Widened {
             });
         }
         let mut outs: SmallVec<[ViewMut<'_>; 2]> = SmallVec::new();
-        let mut narrow: SmallVec<[Option<(DType, &mut [u8])>; 2]> = SmallVec::new();
+        let mut narrow: SmallVec<[Option<Narrow<'_>>; 2]> = SmallVec::new();
         for (out, change) in call.outs.iter_mut().zip(&self.outs) {
             if *change {
                 outs.push(ViewMut { dtype: DType::F32, dims: out.dims, bytes: take(count(out.dims)) });

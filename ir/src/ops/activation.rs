@@ -56,12 +56,17 @@ impl ActivationFn {
             ThresholdedRelu if x <= alpha => 0.0,
             Elu if x < 0.0 => alpha * x.exp_m1(),
             LeakyRelu | ThresholdedRelu | Elu => x,
-            HardSigmoid => (alpha * x + beta).max(0.0).min(1.0),
+            HardSigmoid => clip(alpha * x + beta, 0.0, 1.0),
             Affine => alpha * x + beta,
             ScaledTanh => alpha * (beta * x).tanh(),
-            Clip => x.max(alpha).min(beta),
+            Clip => clip(x, alpha, beta),
         }
     }
+}
+
+/// `x` within bounds, which need not be in order; NaN stays NaN, as in numpy's and the kernels' minimum and maximum.
+fn clip(x: f64, low: f64, high: f64) -> f64 {
+    if x.is_nan() { x } else { x.max(low).min(high) }
 }
 
 /// Alpha and beta of a fused activation: what the attributes say, else the function's defaults.

@@ -16,6 +16,9 @@ op! {
     pub struct Rope { heads: Option<i64>, rotary: Option<i64>, interleaved: bool }
 }
 
+/// The batch entry and the step that a head-sized row belongs to.
+type BatchAndStep = Box<dyn Fn(usize) -> (usize, usize)>;
+
 impl OpSpec for Rope {
     const NAME: &'static str = "rope";
     const SAMPLES: &'static [&'static str] = &[
@@ -60,7 +63,7 @@ impl OpSpec for Rope {
         let x = tensor(Self::NAME, operands, 0)?;
         let (cos, sin) = (tensor(Self::NAME, operands, 1)?, tensor(Self::NAME, operands, 2)?);
         // Row r of head-sized rows belongs to batch b and step s.
-        let (rows, batch, steps, d): (Box<dyn Fn(usize) -> (usize, usize)>, _, _, _) = match (x.dims(), self.heads) {
+        let (rows, batch, steps, d): (BatchAndStep, _, _, _) = match (x.dims(), self.heads) {
             (&[b, h, s, d], _) => (Box::new(move |r| (r / s / h, r % s)), b, s, d),
             (&[b, s, w], Some(h)) if h > 0 && w % h as usize == 0 => {
                 let h = h as usize;

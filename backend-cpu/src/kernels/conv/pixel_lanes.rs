@@ -181,22 +181,22 @@ impl Product<'_, '_> {
             *fields = &self.fields[(panel + p) * self.stride..][..k];
         }
         let mut sums = [[simd.splat(0.0); PANELS]; ROWS];
-        for i in 0..k {
-            let weights: &[f32; ROWS] = self.weights[i][lane..].first_chunk().expect("a part of a panel");
+        for (i, weights) in self.weights.iter().enumerate() {
+            let weights: &[f32; ROWS] = weights[lane..].first_chunk().expect("a part of a panel");
             let mut x = [simd.splat(0.0); PANELS];
-            for p in 0..PANELS {
-                x[p] = simd.load(&fields[p][i]);
+            for (x, field) in x.iter_mut().zip(fields) {
+                *x = simd.load(&field[i]);
             }
-            for r in 0..ROWS {
-                let w = simd.splat(weights[r]);
-                for p in 0..PANELS {
-                    sums[r][p] = simd.fma(w, x[p], sums[r][p]);
+            for (sums, &w) in sums.iter_mut().zip(weights) {
+                let w = simd.splat(w);
+                for (sum, &x) in sums.iter_mut().zip(&x) {
+                    *sum = simd.fma(w, x, *sum);
                 }
             }
         }
-        for r in 0..ROWS {
+        for (r, sums) in sums.iter().enumerate() {
             if lane + r < rows {
-                self.store(simd, &sums[r], row + lane + r, panel * PANEL);
+                self.store(simd, sums, row + lane + r, panel * PANEL);
             }
         }
     }

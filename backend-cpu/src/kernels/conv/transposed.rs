@@ -27,9 +27,9 @@ impl ConvBuilder {
         self.lists.push(("output padding", super::List::new(output_padding, 0)));
         let padding: Spatial = self.list("output padding", 0);
         let mut conv = self.geometry()?;
-        for i in 0..3 {
+        for (i, &padding) in padding.iter().enumerate() {
             let field = conv.dilation[i] * conv.kernel[i].saturating_sub(1) + 1;
-            let full = conv.stride[i] * conv.input[i].saturating_sub(1) + field + padding[i];
+            let full = conv.stride[i] * conv.input[i].saturating_sub(1) + field + padding;
             conv.output[i] = full.saturating_sub(conv.pads[0][i] + conv.pads[1][i]);
         }
         Ok(ConvTranspose { conv })

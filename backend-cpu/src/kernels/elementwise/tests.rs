@@ -54,7 +54,6 @@ proptest! {
         let data = |n: usize, shift: usize| -> Vec<f32> { (0..n).map(|i| seed[(i * 7 + shift) % 64]).collect() };
         let (a, b) = (data(a_dims.iter().product(), 0), data(b_dims.iter().product(), 31));
         let (sa, sb) = (broadcast_strides(&a_dims, &dims), broadcast_strides(&b_dims, &dims));
-        let total: usize = dims.iter().product();
         let out_strides = dense_strides(&dims);
         for (f, naive) in [
             (BinaryFn::Add, (|a, b| a + b) as fn(f32, f32) -> f32),
@@ -62,14 +61,14 @@ proptest! {
             (BinaryFn::Fmod, |a, b| a % b),
         ] {
             let y = run_f32(&binary(f, Element::F32), &dims, &[(&a, sa.to_vec()), (&b, sb.to_vec())]);
-            for at in 0..total {
+            for (at, &y) in y.iter().enumerate() {
                 let (mut ia, mut ib) = (0, 0);
                 for d in 0..dims.len() {
                     let i = at / out_strides[d] % dims[d];
                     ia += i * sa[d];
                     ib += i * sb[d];
                 }
-                prop_assert!(same(y[at], naive(a[ia], b[ib])), "{:?} at {}", f, at);
+                prop_assert!(same(y, naive(a[ia], b[ib])), "{:?} at {}", f, at);
             }
         }
     }

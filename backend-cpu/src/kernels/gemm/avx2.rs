@@ -248,13 +248,12 @@ impl Simd for Lanes {
         // SAFETY: see the impl.
         unsafe {
             let low = _mm256_set1_epi8(15);
-            let mut w = [[_mm256_setzero_si256(); 2]; 2];
-            for half in 0..2 {
-                let bytes = _mm256_loadu_si256(from.as_ptr().cast::<__m256i>().add(half));
-                w[0][half] = _mm256_and_si256(bytes, low);
-                w[1][half] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low);
-            }
-            w
+            let from = from.as_ptr().cast::<__m256i>();
+            let bytes = [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))];
+            [
+                bytes.map(|bytes| _mm256_and_si256(bytes, low)),
+                bytes.map(|bytes| _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low)),
+            ]
         }
     }
     #[inline(always)]

@@ -56,7 +56,7 @@ impl OpSpec for Loop {
                 return Err(TypeError::Invalid(format!("`{}` is stacked, but is no tensor", o.name)));
             };
             let shape = match item.dims() {
-                Some(dims) => Shape::Ranked([&[trips.clone()], dims].concat()),
+                Some(dims) => Shape::Ranked([std::slice::from_ref(&trips), dims].concat()),
                 None => Shape::Unranked,
             };
             types.push(outside.see(&TensorType { dtype: item.dtype, shape }.into()));
