@@ -1,6 +1,6 @@
 //! The CPU backend: plans for the processor, and sessions that run them with SIMD kernels on all cores.
 //!
-//! [`Cpu`] plans ([`target`]) and loads; `program` holds what does not depend on sizes, `session` the working memory and
+//! [`Cpu`] plans (`target`) and loads; `program` holds what does not depend on sizes, `session` the working memory and
 //! the loop over steps; `lower` chooses among the `kernels`. An operator without a kernel runs its reference evaluation.
 
 mod arena;

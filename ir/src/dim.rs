@@ -19,8 +19,9 @@
 //! arithmetic. `min(S, i64::MAX)` is `S`; nothing unbounded is ever reported as equal to something; evaluating an
 //! unbounded part of an expression is [`DimError::Overflow`].
 //!
-//! **Size.** An expression of more than [`MAX_SIZE`] parts is replaced by a late symbol named after its content
-//! (`?large.<hash>`), so that a hostile graph cannot make its shapes grow without end.
+//! **Size.** An expression of more than [`MAX_SIZE`] parts, or of divisions, minima and maxima nested more than
+//! [`MAX_NESTING`] deep, is replaced by a late symbol named after its content (`?large.<hash>`), so that a hostile graph
+//! cannot make its shapes grow without end, nor walks over them overflow the stack.
 
 mod bounds;
 mod build;
@@ -38,6 +39,9 @@ use std::sync::Arc;
 
 /// The largest number of parts (terms and atoms, at all depths) of one expression.
 pub const MAX_SIZE: usize = 512;
+
+/// How deep divisions, minima and maxima of one expression may be nested.
+pub const MAX_NESTING: usize = 128;
 
 /// A symbolic integer in normal form. Cloning is cheap; constants never allocate.
 ///

@@ -14,7 +14,7 @@ type Strides = SmallVec<[isize; 8]>;
 /// Side of the blocks in which dimensions are exchanged.
 const BLOCK: usize = 16;
 
-/// A view of a tensor that can be copied to a dense tensor of shape [`View::dims`].
+/// A view of a tensor that can be copied to a dense tensor of shape `dims`.
 #[derive(Clone, Debug)]
 pub struct View {
     dims: Dims,

@@ -5,7 +5,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{Atom, Dim, MAX_SIZE, Repr, Term};
+use super::{Atom, Dim, MAX_NESTING, MAX_SIZE, Repr, Term};
 
 /// Products of more term pairs than this are not expanded.
 const MAX_PAIRS: usize = 4096;
@@ -75,8 +75,9 @@ impl Dim {
             }
         }
         let size: usize = terms.iter().map(Term::size).sum();
+        let nesting = terms.iter().map(Term::nesting).max().unwrap_or(0);
         let dim = Dim(Repr::Sum(terms.into()));
-        if size <= MAX_SIZE {
+        if size <= MAX_SIZE && nesting <= MAX_NESTING {
             return dim;
         }
         let negative = dim.interval().lo < 0;
@@ -166,12 +167,24 @@ impl Dim {
             Repr::Sum(terms) => terms.iter().map(Term::size).sum(),
         }
     }
+
+    fn nesting(&self) -> usize {
+        match &self.0 {
+            Repr::Const(_) | Repr::Sym(_) => 0,
+            Repr::Sum(terms) => terms.iter().map(Term::nesting).max().unwrap_or(0),
+        }
+    }
 }
 
 impl Term {
     fn size(&self) -> usize {
         let atom = |atom: &Atom| 1 + atom.parts().iter().map(Dim::size).sum::<usize>();
         1 + self.atoms.iter().map(atom).sum::<usize>()
+    }
+
+    fn nesting(&self) -> usize {
+        let atom = |atom: &Atom| atom.parts().iter().map(Dim::nesting).max().map_or(0, |inner| 1 + inner);
+        self.atoms.iter().map(atom).max().unwrap_or(0)
     }
 }
 

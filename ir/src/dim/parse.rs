@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use super::{Dim, DimError};
 
-/// Nesting beyond this is an error; what [`super::MAX_SIZE`] allows to print is below it.
-const MAX_DEPTH: u32 = 600;
+/// Nesting beyond this is an error: a thread's stack must hold it. What [`super::MAX_NESTING`] allows to print is below it.
+const MAX_DEPTH: u32 = 160;
 
 impl FromStr for Dim {
     type Err = DimError;

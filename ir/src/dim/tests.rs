@@ -191,7 +191,9 @@ fn exporters_texts_are_read() {
     {
         assert!(text.parse::<Dim>().is_err(), "{text}");
     }
-    assert!("(".repeat(100_000).parse::<Dim>().is_err());
+    for opening in ["(", "floor(", "max(1, ", "2*(1 + floordiv("] {
+        assert!(opening.repeat(100_000).parse::<Dim>().is_err(), "{opening}");
+    }
     assert!("-".repeat(100_000).parse::<Dim>().is_err());
 }
 
@@ -256,4 +258,12 @@ fn growth_is_bounded() {
         nested = Dim::min(&(nested + dim("b")), &Dim::sym(&format!("x{round}"))).floor_div(&dim("c"));
     }
     assert!(nested.symbols().len() < MAX_SIZE);
+    let mut halved = dim("a");
+    for round in 0..200 {
+        halved = (Dim::max(&halved, &Dim::sym(&format!("x{round}"))) + 1).floor_div(&dim("2"));
+        if round % 9 == 0 {
+            assert_eq!(halved.to_string().parse(), Ok(halved.clone()));
+        }
+    }
+    assert!(halved.symbols().len() <= MAX_NESTING + 1);
 }

@@ -103,7 +103,7 @@ impl OpSpec for Resize {
 pub type Taps = Option<Vec<(usize, f64)>>;
 
 impl Resize {
-    /// For every output element along one axis its [`Taps`]; `None` when the axis stays as it is.
+    /// For every output element along one axis its `Taps`; `None` when the axis stays as it is.
     pub fn taps(&self, at: usize, input: usize, output: usize) -> Option<Vec<Taps>> {
         let crop = self.coordinates == Coordinates::CropAndResize && !self.roi.is_empty();
         let rank = self.sizes.len();
