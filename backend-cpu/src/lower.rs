@@ -95,6 +95,9 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         | CoreOp::MatMulInteger(_)
         | CoreOp::MatMulNBits(_)
         | CoreOp::Moe(_)
+        | CoreOp::ExpertIndex(_)
+        | CoreOp::MoeGemm(_)
+        | CoreOp::MoeRoute(_)
         | CoreOp::QuantizeLinear(_)
         | CoreOp::Rnn(_)
         | CoreOp::TensorScatter(_) => None,

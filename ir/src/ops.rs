@@ -220,6 +220,7 @@ op_table! {
     mod dynamic_quantize_linear: DynamicQuantizeLinear;
     mod dynamic_quantize_lstm: DynamicQuantizeLstm;
     mod expand: Expand;
+    mod expert_index: ExpertIndex;
     mod fill: Fill;
     mod gather: Gather;
     mod gather_elements: GatherElements;
@@ -236,6 +237,8 @@ op_table! {
     mod matmul_integer: MatMulInteger;
     mod matmul_nbits: MatMulNBits;
     mod moe: Moe;
+    mod moe_gemm: MoeGemm;
+    mod moe_route: MoeRoute;
     mod one_hot: OneHot;
     mod pad: Pad;
     mod pool: Pool;
@@ -265,6 +268,7 @@ pub use arg_reduce::ArgFn;
 pub use attention::Scores;
 pub use cumulate::CumulateFn;
 pub use moe::Gating;
+pub use moe_route::RouterScore;
 pub use pad::PadMode;
 pub use pool::PoolFn;
 pub use recurrent::Direction;
