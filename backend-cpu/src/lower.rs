@@ -8,6 +8,7 @@ mod indexed;
 mod linear;
 mod lines;
 mod map;
+mod moe;
 mod movement;
 mod numbers;
 mod pad;
@@ -36,6 +37,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         | CoreOp::DequantizeLinear(_)
         | CoreOp::DynamicQuantizeLinear(_) => None,
         // The weight is widened as it is read.
+        CoreOp::MoeGemm(_) => widened(types, &[3, 5], |types| direct(op, types)),
         CoreOp::Linear(_) => widened(types, &[1], |types| direct(op, types)),
         _ => widened(types, &[], |types| direct(op, types)),
     })
@@ -53,6 +55,7 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::ConvTranspose(op) => conv::conv_transpose(op, types),
         CoreOp::Cumulate(op) => lines::cumulate(op, types),
         CoreOp::Dims(op) => numbers::dims(op),
+        CoreOp::ExpertIndex(op) => moe::index(op, types),
         CoreOp::Expand(_) => movement::expand(types),
         CoreOp::Fill(op) => generate::fill(op, types),
         CoreOp::Gather(op) => movement::gather(op, types),
@@ -67,6 +70,8 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::Map(op) => map::map(op, types),
         CoreOp::MatMul(_) => linear::matmul(types),
+        CoreOp::MoeGemm(op) => moe::gemm(op, types),
+        CoreOp::MoeRoute(op) => moe::route(op, types),
         CoreOp::OneHot(op) => generate::one_hot(op, types),
         CoreOp::Pad(op) => pad::pad(op, types),
         CoreOp::Pool(op) => pool::pool(op, types),
@@ -95,9 +100,6 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         | CoreOp::MatMulInteger(_)
         | CoreOp::MatMulNBits(_)
         | CoreOp::Moe(_)
-        | CoreOp::ExpertIndex(_)
-        | CoreOp::MoeGemm(_)
-        | CoreOp::MoeRoute(_)
         | CoreOp::QuantizeLinear(_)
         | CoreOp::Rnn(_)
         | CoreOp::TensorScatter(_) => None,

@@ -6,6 +6,7 @@ use ir::graph::Kind;
 use ir::ops::Linear;
 use ir::{CoreOp, DType, Graph, NodeId, Op, TensorType, Value, Verified};
 use plan::{LaunchOptions, Layout, LowerError, PlanBuilder, Target};
+use smallvec::SmallVec;
 
 /// The CPU backend.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +25,7 @@ impl Target for Cpu {
         }
         let operands = graph.operands(node);
         let mut layouts = vec![Layout::RowMajor; operands.len()];
-        if let Some((at, layout)) = packed(op, graph, &operands) {
+        for (at, layout) in packed(op, graph, &operands) {
             layouts[at] = layout;
             plan.weight_layout(operands[at], layout);
         }
@@ -44,9 +45,20 @@ impl Target for Cpu {
     }
 }
 
-/// The operand that is better packed, and how: the weight of a linear layer, and the table of a gather that a linear
-/// layer reads too, as a tied embedding.
-fn packed(op: &Op, graph: &Graph, operands: &[Value]) -> Option<(usize, Layout)> {
+/// The operands that are better packed, and how: weights of linear layers and experts, and the table of a gather that a
+/// linear layer reads too, as a tied embedding.
+fn packed(op: &Op, graph: &Graph, operands: &[Value]) -> SmallVec<[(usize, Layout); 2]> {
+    match op {
+        Op::CoreOp(CoreOp::MoeGemm(experts)) => {
+            let layout = if experts.kn { Layout::Panel16Kn } else { Layout::Panel16 };
+            let weights = [3, 5].into_iter().filter(|i| operands.get(*i).is_some_and(|w| panels_apply(graph, *w, 3)));
+            weights.map(|i| (i, layout)).collect()
+        }
+        _ => packed_matrix(op, graph, operands).into_iter().collect(),
+    }
+}
+
+fn packed_matrix(op: &Op, graph: &Graph, operands: &[Value]) -> Option<(usize, Layout)> {
     match op {
         Op::CoreOp(CoreOp::Linear(linear)) => Some((1, panels(linear, graph, operands)?)),
         Op::CoreOp(CoreOp::Gather(gather)) if gather.axis == 0 => {
@@ -56,7 +68,7 @@ fn packed(op: &Op, graph: &Graph, operands: &[Value]) -> Option<(usize, Layout)>
             };
             let layout = graph.readers(operands[0]).into_iter().find_map(wish)?;
             // The same constant may also be something else of the linear layer.
-            panels_apply(graph, operands[0]).then_some((0, layout))
+            panels_apply(graph, operands[0], 2).then_some((0, layout))
         }
         _ => None,
     }
@@ -66,13 +78,13 @@ fn packed(op: &Op, graph: &Graph, operands: &[Value]) -> Option<(usize, Layout)>
 fn panels(linear: &Linear, graph: &Graph, operands: &[Value]) -> Option<Layout> {
     let float = |v: Value| matches!(graph.tensor_ty(v).map(|t| t.dtype), Some(DType::F32 | DType::F16 | DType::BF16));
     let layout = if linear.kn { Layout::Panel16Kn } else { Layout::Panel16 };
-    (panels_apply(graph, *operands.get(1)?) && float(operands[0])).then_some(layout)
+    (panels_apply(graph, *operands.get(1)?, 2) && float(operands[0])).then_some(layout)
 }
 
-fn panels_apply(graph: &Graph, weight: Value) -> bool {
+fn panels_apply(graph: &Graph, weight: Value, rank: usize) -> bool {
     let Some(ty) = graph.tensor_ty(weight) else { return false };
     let float = matches!(ty.dtype, DType::F32 | DType::F16 | DType::BF16);
-    let matrix = ty.dims().is_some_and(|d| d.len() == 2);
+    let matrix = ty.dims().is_some_and(|d| d.len() == rank);
     float && matrix && is_weight(graph, weight) && !graph.constant_of(weight).is_some_and(ir::text::is_inline)
 }
 

@@ -18,10 +18,12 @@ pub mod simd;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod experts;
 mod matmul;
 mod portable;
 pub(in crate::kernels) mod tile;
 
+pub use experts::{ExpertPanels, Finish, Gate, Layer, Pairs, Products, experts, experts_scratch};
 pub use matmul::{Strided, matmul, matmul_scratch};
 pub use simd::{Element, Isa};
 

@@ -19,6 +19,7 @@ pub mod pool;
 pub mod pool2d;
 pub mod reduce;
 pub mod resize;
+pub mod route;
 pub mod softmax;
 pub mod topk;
 pub mod transpose;

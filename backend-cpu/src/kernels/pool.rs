@@ -377,6 +377,22 @@ impl<'a, E> MatMut<'a, E> {
     pub fn batch(&self) -> [usize; 2] {
         self.batch
     }
+
+    /// Lends the first matrix as one block.
+    pub fn whole<R>(self, with: impl FnOnce(&mut Tile<'_, E>) -> R) -> R {
+        let data = SharedMut::new(self.data);
+        with(&mut Tile {
+            batch: [0, 0],
+            row: 0,
+            col: 0,
+            rows: self.rows,
+            cols: self.cols,
+            start: 0,
+            row_stride: self.row_stride,
+            data: &data,
+            one_owner: PhantomData,
+        })
+    }
 }
 
 /// A block of one output matrix that one task owns.
