@@ -12,6 +12,7 @@ pub mod fold_constants;
 pub mod fold_shapes;
 pub mod fuse_elementwise;
 pub mod fuse_epilogues;
+pub mod fuse_moe_gemm;
 pub mod fuse_norm;
 pub mod inline_branches;
 pub mod merge_duplicates;

@@ -133,8 +133,7 @@ impl GemmKernel {
 
     fn run_as<E: gemm::Element + bytemuck::AnyBitPattern>(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
         let x = call.input(0);
-        let pairs =
-            Pairs { rows: call.input(1).as_slice(), offsets: call.input(2).as_slice(), repeat: self.repeat };
+        let pairs = Pairs { rows: call.input(1).as_slice(), offsets: call.input(2).as_slice(), repeat: self.repeat };
         if !pairs.are_valid() {
             return Err(EvalError::Invalid("the pairs are not what expert_index gives".into()));
         }

@@ -1,0 +1,197 @@
+//! Writes what was found as `moe_route`, `expert_index` and two `moe_gemm`.
+
+use super::expert::{Expert, Product, Weight};
+use super::look::{dims, elements, interior, is_weight, product};
+use super::router::{self, Router};
+use crate::edit::Edit;
+use crate::pass::{Context, Miss};
+use ir::dim::Truth;
+use ir::graph::{Graph, Value};
+use ir::ops::{Cast, ExpertIndex, Gating, MoeGemm, Reshape};
+use ir::{Dim, Tensor};
+
+/// A mixture of experts in a graph.
+pub(super) struct Layer {
+    /// The value that the layer takes the place of: `[.., H]`, a row per token.
+    pub root: Value,
+    /// Rows that experts read; pair `p` reads row `p / repeat`.
+    pub x: Value,
+    pub repeat: i64,
+    /// Experts of each token: `[.., k]`.
+    pub ids: Value,
+    /// Their weights, in the same order.
+    pub weights: Value,
+    pub experts: i64,
+    pub expert: Expert,
+    /// Added to the result.
+    pub plus: Option<Value>,
+}
+
+/// Puts the layer in its root's place.
+pub(super) fn emit(graph: &mut Graph, cx: &mut Context, rule: &'static str, layer: &Layer) -> Result<Value, Miss> {
+    let router = router::find(graph, layer.ids, layer.weights);
+    let mut stops = vec![layer.x];
+    match &router {
+        Some(r) => stops.push(r.logits),
+        None => stops.extend([layer.ids, layer.weights]),
+    }
+    stops.extend(layer.plus);
+    let nodes = interior(graph, layer.root, &stops);
+    let root = layer.root;
+    let mut edit = Edit::new(graph, root, nodes);
+    match build(&mut edit, layer, router).and_then(|new| edit.settle(new)) {
+        Ok(new) => {
+            edit.finish();
+            cx.note(rule, graph, new, Ok(()));
+            graph.prune(root.node);
+            Ok(new)
+        }
+        Err(miss) => {
+            edit.abandon();
+            Err(miss)
+        }
+    }
+}
+
+fn build(edit: &mut Edit<'_>, layer: &Layer, router: Option<Router>) -> Result<Value, Miss> {
+    let k = last(edit, layer.ids)?;
+    let (ids, weights) = match router {
+        Some(Router { op, logits, bias }) => {
+            let logits = as_matrix(edit, logits)?;
+            let bias = match bias {
+                Some(b) => vec![as_shape(edit, b, vec![Dim::constant(layer.experts)])?],
+                None => vec![],
+            };
+            let same = bias.iter().all(|b| edit.dtype(*b) == edit.dtype(logits));
+            edit.require(same, "logits and selection bias have different types")?;
+            let ids = edit.apply(op, &[&[logits], &bias[..]].concat())?;
+            (ids, Value { node: ids.node, result: 1 })
+        }
+        None => {
+            let tokens = elements(edit.graph, layer.ids).and_then(|n| n.exact_div(&k));
+            let tokens = tokens.ok_or(Miss::Refused("the number of tokens is not known"))?;
+            (layer.ids, as_shape(edit, layer.weights, vec![tokens, k])?)
+        }
+    };
+    let rows = edit.apply(ExpertIndex { experts: layer.experts }, &[ids])?;
+    let offsets = Value { node: rows.node, result: 1 };
+    let Expert { up, linear, gating, act, alpha, beta, limit, down } = &layer.expert;
+    edit.require(down.repeat == 1, "an expert's second layer reads rows that are not its own")?;
+    let x = as_rows(edit, layer.x, up)?;
+    let absent = edit.graph.absent();
+    let mut operands = vec![x, rows, offsets, weight(edit, &up.weight)?, bias(edit, up)?];
+    if let Some(linear) = linear {
+        edit.require(linear.kn == up.kn, "gate and linear part are stored in different orders")?;
+        operands.extend([weight(edit, &linear.weight)?, bias(edit, linear)?]);
+    }
+    trim(&mut operands, absent);
+    let first = MoeGemm {
+        repeat: layer.repeat,
+        kn: up.kn,
+        gating: *gating,
+        act: *act,
+        alpha: *alpha,
+        beta: *beta,
+        limit: *limit,
+    };
+    let hidden = edit.apply(first, &operands)?;
+    let second =
+        MoeGemm { repeat: 1, kn: down.kn, gating: Gating::None, act: None, alpha: None, beta: None, limit: None };
+    let (w, b) = (weight(edit, &down.weight)?, bias(edit, down)?);
+    let y = edit.apply(second, &[hidden, rows, offsets, w, b, absent, absent, weights])?;
+    let shape = dims(edit.graph, layer.root).ok_or(Miss::Refused("the rank of the result is not known"))?.to_vec();
+    let y = as_shape(edit, y, shape)?;
+    let y = match (edit.dtype(y), edit.dtype(layer.root)) {
+        (Some(from), Some(to)) if from != to => edit.apply(Cast { to, wrap: false }, &[y])?,
+        _ => y,
+    };
+    match layer.plus {
+        Some(other) => edit.apply(ir::ops::Binary { f: ir::scalar::BinaryFn::Add }, &[other, y]),
+        None => Ok(y),
+    }
+}
+
+fn trim(operands: &mut Vec<Value>, absent: Value) {
+    while operands.last() == Some(&absent) {
+        operands.pop();
+    }
+}
+
+fn last(edit: &Edit<'_>, v: Value) -> Result<Dim, Miss> {
+    let last = dims(edit.graph, v).and_then(|d| d.last().cloned());
+    last.ok_or(Miss::Refused("the number of experts of a token is not known"))
+}
+
+/// `[.., n]` as `[rows, n]`.
+fn as_matrix(edit: &mut Edit<'_>, v: Value) -> Result<Value, Miss> {
+    let shape = dims(edit.graph, v).ok_or(Miss::Refused("the rank of the logits is not known"))?;
+    let (n, lead) = shape.split_last().ok_or(Miss::Refused("logits have experts"))?;
+    let shape = vec![product(lead), n.clone()];
+    as_shape(edit, v, shape)
+}
+
+pub(super) fn as_shape(edit: &mut Edit<'_>, v: Value, shape: Vec<Dim>) -> Result<Value, Miss> {
+    if dims(edit.graph, v) == Some(&shape[..]) {
+        return Ok(v);
+    }
+    let whole = elements(edit.graph, v).is_some_and(|n| n.same(&product(&shape)) == Truth::Yes);
+    edit.require(whole, "the sizes of the layer are not surely the same")?;
+    edit.apply(Reshape { shape }, &[v])
+}
+
+/// Rows of as many elements as the first layer takes.
+fn as_rows(edit: &mut Edit<'_>, x: Value, up: &Product) -> Result<Value, Miss> {
+    let unknown = Miss::Refused("the number of inputs of an expert is not known");
+    let (w, at) = match &up.weight {
+        Weight::Table(w) | Weight::Entry(w, _) => (*w, 1),
+        Weight::Own(w) => (*w, 0),
+        Weight::Each(all) => (*all.first().ok_or(unknown)?, 0),
+    };
+    let matrix = &dims(edit.graph, w).ok_or(unknown)?[at..];
+    let k = if up.kn { &matrix[0] } else { &matrix[1] }.clone();
+    if dims(edit.graph, x).is_some_and(|d| d.len() > 1 && d.last() == Some(&k)) {
+        return Ok(x);
+    }
+    let rows = elements(edit.graph, x).and_then(|n| n.exact_div(&k)).ok_or(unknown)?;
+    as_shape(edit, x, vec![rows, k])
+}
+
+fn bias(edit: &mut Edit<'_>, p: &Product) -> Result<Value, Miss> {
+    match &p.bias {
+        Some(b) => weight(edit, b),
+        None => Ok(edit.graph.absent()),
+    }
+}
+
+/// One constant that holds a weight of every expert.
+fn weight(edit: &mut Edit<'_>, weight: &Weight) -> Result<Value, Miss> {
+    match weight {
+        Weight::Table(v) => {
+            edit.require(is_weight(edit.graph, *v), "the weights of the experts are not constants")?;
+            Ok(*v)
+        }
+        Weight::Each(all) => {
+            let parts: Option<Vec<&Tensor>> = all.iter().map(|v| edit.graph.constant_of(*v)).collect();
+            let parts = parts.ok_or(Miss::Refused("the weights of the experts are not constants"))?;
+            let stacked = stack(&parts).ok_or(Miss::Refused("the weights of the experts have different types"))?;
+            Ok(edit.constant(stacked))
+        }
+        Weight::Entry(..) | Weight::Own(_) => Err(Miss::Refused("the weights of the experts are not in one place")),
+    }
+}
+
+/// `[..]` of every expert as `[experts, ..]`.
+fn stack(parts: &[&Tensor]) -> Option<Tensor> {
+    let first = parts.first()?;
+    if parts.iter().any(|t| t.dims() != first.dims() || t.dtype() != first.dtype()) {
+        return None;
+    }
+    let dims = [&[parts.len()], first.dims()].concat();
+    let each = first.bytes().len();
+    let fill = |to: &mut [u8]| {
+        if each > 0 {
+            to.chunks_exact_mut(each).zip(parts).for_each(|(to, t)| to.copy_from_slice(t.bytes()));
+        }
+    };
+    Tensor::build(first.dtype(), &dims, fill).ok()
+}
