@@ -85,7 +85,7 @@ pub(super) fn gemm(op: &MoeGemm, types: &Types<'_>) -> Chosen {
     let weight = types.dtype(3)?;
     let float = matches!(weight, DType::F32 | DType::F16 | DType::BF16);
     let wide = [0, 4, 6, 7].iter().all(|i| types.dtype(*i).is_none_or(|d| d == DType::F32));
-    let packed = |i: usize| types.lacks(i) || matches!(types.layouts[i], Layout::Panel16 | Layout::Panel16Kn);
+    let packed = |i: usize| types.dtype(i).is_none() || matches!(types.layouts[i], Layout::Panel16 | Layout::Panel16Kn);
     if !float || !wide || !packed(3) || !packed(5) {
         return None;
     }

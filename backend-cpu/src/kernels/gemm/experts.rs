@@ -141,6 +141,7 @@ pub fn experts_scratch(pool: &Pool, pairs: usize, n: usize, k: usize) -> usize {
 ///
 /// # Panics
 /// When shapes disagree, pairs are not [valid](Pairs::are_valid), or scratch is shorter than [`experts_scratch`] says.
+#[allow(clippy::too_many_arguments, reason = "two matrices, the pairs, and scratch")]
 pub fn experts<E: Element>(
     pool: &Pool,
     x: Rows<'_>,
