@@ -263,7 +263,9 @@ pub fn retype(graph: &Graph, inputs: &[ValueType]) -> Result<Graph, TypeError> {
     let mut out = graph.child(graph.name.clone());
     let mut map: HashMap<Value, Value> = HashMap::new();
     for (id, ty) in graph.inputs.iter().zip(inputs) {
-        map.insert((*id).into(), out.input(graph.name((*id).into()), ty.clone()));
+        let name = graph.name((*id).into());
+        let v = if graph.is_state(*id) { out.state(name, ty.clone()) } else { out.input(name, ty.clone()) };
+        map.insert((*id).into(), v);
     }
     for id in graph.order() {
         let node = graph.node(id);

@@ -2,6 +2,8 @@
 //!
 //! Edges are the single truth for operands; order is deterministic; a [`NodeId`] never outlives a rewrite.
 
+mod states;
+
 use crate::dim::Dim;
 use crate::ops::{Constraint, Fact, Op, Operands, TypeError};
 use crate::tensor::Tensor;
@@ -48,6 +50,8 @@ pub struct Graph {
     pub inputs: Vec<NodeId>,
     /// Results, in order.
     pub outputs: Vec<Output>,
+    /// Parameters among `inputs` that are kept from run to run.
+    states: Vec<NodeId>,
     /// What typing took for granted.
     pub constraints: BTreeSet<Constraint>,
     taken: HashSet<Arc<str>>,

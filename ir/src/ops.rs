@@ -208,6 +208,7 @@ op_table! {
     mod arg_reduce: ArgReduce;
     mod attention: Attention;
     mod binary: Binary;
+    mod cached_attention: CachedAttention;
     mod cast: Cast;
     mod compare: Compare;
     mod concat: Concat;
@@ -228,6 +229,7 @@ op_table! {
     mod group_norm: GroupNorm;
     mod group_query_attention: GroupQueryAttention;
     mod gru: Gru;
+    mod kv_write: KvWrite;
     mod layer_norm: LayerNorm;
     mod map: Map;
     mod linear: Linear;
@@ -267,6 +269,7 @@ pub use activation::ActivationFn;
 pub use arg_reduce::ArgFn;
 pub use attention::Scores;
 pub use cumulate::CumulateFn;
+pub use kv_write::SequencePlace;
 pub use moe::Gating;
 pub use moe_route::RouterScore;
 pub use pad::PadMode;

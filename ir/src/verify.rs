@@ -68,6 +68,8 @@ pub fn verify_within<'a>(graph: &'a Graph, outer: &BTreeSet<Arc<str>>) -> Result
             symbol.map_or(Ok(()), |symbol| Err(VerifyError::Symbol { name: node.names[0].clone(), symbol }))?;
         }
     }
+    let failed = |(id, reason)| VerifyError::Node { name: graph.node(id).names[0].clone(), reason };
+    graph.check_states().map_err(failed)?;
     Ok(Verified(graph))
 }
 

@@ -123,8 +123,8 @@ pub struct PlanBuilder<'a> {
     sizes: Sizes,
     weights: &'a mut WeightTable,
     locs: HashMap<Value, Loc>,
-    /// Values that are written to an output of the entry, being all of it.
-    claims: HashMap<Value, u32>,
+    /// Values that are written to an output or state of the entry, being all of it.
+    claims: HashMap<Value, Place>,
     steps: Vec<Step>,
     lives: Vec<Life>,
     /// Operands and outputs that have yet to read something in a buffer.
@@ -139,8 +139,11 @@ impl<'a> PlanBuilder<'a> {
         let claims = claims(graph, &sizes);
         let (locs, steps, lives, readers, slots) = Default::default();
         let mut builder = PlanBuilder { name, graph, sizes, weights, locs, claims, steps, lives, readers, slots };
-        for (i, id) in graph.inputs.iter().enumerate() {
+        for (i, id) in graph.plain_inputs().iter().enumerate() {
             builder.locs.insert((*id).into(), Place::Input(i as u32).into());
+        }
+        for (i, id) in graph.states().iter().enumerate() {
+            builder.locs.insert((*id).into(), Place::State(i as u32).into());
         }
         for id in graph.order() {
             let v = Value::from(id);
@@ -200,6 +203,10 @@ impl<'a> PlanBuilder<'a> {
                 Some(place) if v.result == 0 => place.clone(),
                 _ => self.room(v),
             };
+            if matches!(place, Place::State(_)) && !reads.contains(&place.clone().into()) {
+                let reason = format!("`{}` is to replace {place}, which the node does not read", self.graph.name(v));
+                return Err(LowerError::new(self.graph, node, reason));
+            }
             self.define(v, place.into());
             writes.push(self.locs[&v].clone());
         }
@@ -290,7 +297,7 @@ impl<'a> PlanBuilder<'a> {
             return Place::Slot(SlotId(self.slots.len() as u32 - 1));
         };
         match self.claims.get(&v) {
-            Some(output) => Place::Output(*output),
+            Some(place) => place.clone(),
             None => Place::Buffer(self.buffer(bytes)),
         }
     }
@@ -321,7 +328,7 @@ impl<'a> PlanBuilder<'a> {
             Place::Buffer(id) => self.touch(*id),
             Place::Slot(id) => self.slots[id.0 as usize] = self.steps.len() as u32,
             Place::Weight(key) => self.weights.read(key),
-            Place::Input(_) | Place::Output(_) | Place::None => {}
+            Place::Input(_) | Place::Output(_) | Place::State(_) | Place::None => {}
         }
     }
 
@@ -341,8 +348,10 @@ impl<'a> PlanBuilder<'a> {
 
     fn finish(mut self, bodies: BTreeMap<String, Entry>) -> Entry {
         let graph = self.graph;
-        let outputs: Vec<Port> = (0..graph.outputs.len()).map(|i| self.output(i)).collect();
-        let inputs = graph.inputs.iter().enumerate().map(|(i, id)| {
+        let results = graph.plain_outputs().len();
+        let outputs: Vec<Port> = (0..results).map(|i| self.output(i, Place::Output(i as u32))).collect();
+        let states = (0..graph.states().len()).map(|i| self.output(results + i, Place::State(i as u32))).collect();
+        let inputs = graph.plain_inputs().iter().enumerate().map(|(i, id)| {
             let (v, value) = (Value::from(*id), Place::Input(i as u32).into());
             Port { name: graph.name(v).clone(), ty: graph.ty(v).clone(), value }
         });
@@ -355,6 +364,7 @@ impl<'a> PlanBuilder<'a> {
             graph: graph.clone(),
             inputs,
             outputs,
+            states,
             buffers,
             slots: self.slots.len() as u32,
             steps: self.steps,
@@ -363,14 +373,14 @@ impl<'a> PlanBuilder<'a> {
     }
 
     /// The port of a result, with the copy that brings the value there where it is needed.
-    fn output(&mut self, index: usize) -> Port {
+    fn output(&mut self, index: usize, place: Place) -> Port {
         let out = &self.graph.outputs[index];
         let (name, ty) = (out.name.clone(), self.graph.ty(out.value).clone());
         let from = self.value_loc(out.value);
         if !ty.is_plannable() {
             return Port { name, ty, value: from };
         }
-        let to = Loc::from(Place::Output(index as u32));
+        let to = Loc::from(place);
         if from != to {
             self.read(&from);
             self.steps.push(Step::Launch(Launch {
@@ -403,8 +413,9 @@ impl<'a> PlanBuilder<'a> {
 }
 
 /// Values to write straight to an output: what an output is, or is a view of all of; one value for one output.
-fn claims(graph: &Graph, sizes: &Sizes) -> HashMap<Value, u32> {
+fn claims(graph: &Graph, sizes: &Sizes) -> HashMap<Value, Place> {
     let mut claims = HashMap::new();
+    let results = graph.plain_outputs().len();
     for (index, out) in graph.outputs.iter().enumerate() {
         let Some(len) = bytes(graph, out.value) else { continue };
         let mut root = out.value;
@@ -416,7 +427,11 @@ fn claims(graph: &Graph, sizes: &Sizes) -> HashMap<Value, u32> {
             root = of;
         }
         if graph.op(root.node).is_some() {
-            claims.entry(root).or_insert(index as u32);
+            let place = match index.checked_sub(results) {
+                Some(state) => Place::State(state as u32),
+                None => Place::Output(index as u32),
+            };
+            claims.entry(root).or_insert(place);
         }
     }
     claims

@@ -99,6 +99,12 @@ pub fn check(plan: Plan) -> Result<CheckedPlan, Vec<Finding>> {
             about("weights", format!("`{key}` lies in the model's file, so it cannot be {}", info.layout.name()));
         }
     }
+    for entry in plan.entries.iter().filter(|e| !e.states.is_empty()) {
+        let first = plan.entries.iter().find(|e| !e.states.is_empty());
+        if first.is_some_and(|first| first.states != entry.states) {
+            about(&entry.name, "its states are not those of the other entries".into());
+        }
+    }
     for entry in &plan.entries {
         check_entry(&plan, entry, &BTreeSet::new(), &mut findings);
     }
@@ -179,6 +185,7 @@ fn exists(entry: &Entry, place: &Place) -> bool {
     match place {
         Place::Input(i) => (*i as usize) < entry.inputs.len(),
         Place::Output(i) => (*i as usize) < entry.outputs.len(),
+        Place::State(i) => (*i as usize) < entry.states.len(),
         Place::Buffer(id) => (id.0 as usize) < entry.buffers.len(),
         Place::Slot(id) => id.0 < entry.slots,
         Place::Weight(_) | Place::None => true,

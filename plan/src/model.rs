@@ -34,10 +34,13 @@ pub struct Entry {
     pub name: String,
     /// What the steps compute.
     pub graph: Graph,
-    /// Parameters, in the graph's order.
+    /// Parameters that are no states, in the graph's order.
     pub inputs: Vec<Port>,
     /// Results, in the graph's order.
     pub outputs: Vec<Port>,
+    /// What the session keeps from run to run, in the graph's order: each is there before the first step, and holds its next
+    /// version after the last. Entries that have states have the same ones.
+    pub states: Vec<Port>,
     /// Memory of the arena. `after` of a buffer names only buffers before it in this list.
     pub buffers: Vec<Buffer>,
     /// How many slots the steps use.
@@ -102,6 +105,8 @@ pub enum Place {
     Output(u32),
     /// A constant: a key of [`Plan::weights`], or a small constant of the entry's graph, which comes first.
     Weight(Arc<str>),
+    /// Memory of a state, which a step changes in place.
+    State(u32),
     /// Memory of the arena.
     Buffer(BufferId),
     /// An owned value.
@@ -171,7 +176,7 @@ pub struct Launch {
     pub scratch: Option<BufferId>,
     /// How much of it the kernel needs; 0 without scratch.
     pub scratch_bytes: Dim,
-    /// Whether the first result takes the very memory of an operand.
+    /// Whether the first result takes the very memory of an operand. A result in a state always does.
     pub in_place: bool,
     /// Slots that nobody reads after this step.
     pub frees: Vec<SlotId>,

@@ -3,6 +3,7 @@
 //! ```text
 //! b3[64*S]                                                 a place, from a byte on
 //! %y = linear(in0, %w, b2) -> b4 scratch b5[4096] free s1  a launch
+//! %k1 = kv_write(in1, in2, in3, state0, b4) -> state0      a launch that changes a state
 //! copy %x b1 -> b2 on 1                                    between memories, on stream 1
 //! sync 1 -> 0                                              stream 0 waits for stream 1
 //! pace 1 -> 0 "chunks of 32 rows"
@@ -28,6 +29,7 @@ impl fmt::Display for Place {
         match self {
             Place::Input(i) => write!(f, "in{i}"),
             Place::Output(i) => write!(f, "out{i}"),
+            Place::State(i) => write!(f, "state{i}"),
             Place::Weight(key) => write!(f, "%{}", quoted_name(key)),
             Place::Buffer(id) => write!(f, "b{}", id.0),
             Place::Slot(id) => write!(f, "s{}", id.0),
@@ -365,7 +367,7 @@ impl<'a> Line<'a> {
         if self.take("_") {
             return Ok(Some(Place::None));
         }
-        for prefix in ["in", "out", "b", "s"] {
+        for prefix in ["in", "out", "state", "b", "s"] {
             let Some(rest) = self.rest.strip_prefix(prefix).filter(|r| r.starts_with(|c: char| c.is_ascii_digit()))
             else {
                 continue;
@@ -375,6 +377,7 @@ impl<'a> Line<'a> {
             return Ok(Some(match prefix {
                 "in" => Place::Input(n),
                 "out" => Place::Output(n),
+                "state" => Place::State(n),
                 "b" => Place::Buffer(BufferId(n)),
                 _ => Place::Slot(SlotId(n)),
             }));

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The version that is written: a plan of the same major and a smaller minor version loads too.
-pub const VERSION: (u32, u32) = (1, 0);
+pub const VERSION: (u32, u32) = (1, 1);
 
 pub(crate) const FILE: &str = "plan.yaml";
 const DIGEST: &str = "\ndigest: ";
@@ -50,6 +50,8 @@ struct EntryFile {
     name: String,
     inputs: String,
     outputs: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    states: String,
     slots: u32,
     buffers: String,
     steps: String,
@@ -95,6 +97,7 @@ fn print_entry(entry: &Entry) -> EntryFile {
         name: entry.name.clone(),
         inputs: lines(entry.inputs.iter().map(port_line)),
         outputs: lines(entry.outputs.iter().map(port_line)),
+        states: lines(entry.states.iter().map(port_line)),
         slots: entry.slots,
         buffers: lines(entry.buffers.iter().enumerate().map(|(id, b)| buffer_line(id, b))),
         steps: lines(entry.steps.iter().map(ToString::to_string)),
@@ -144,6 +147,7 @@ fn entry(reader: &mut Reader, file: &EntryFile, path: &str) -> Result<Entry, Sto
     let field = |name: &str| format!("{path}: {name}");
     let inputs = each_line(&field("inputs"), &file.inputs, |_, line| reader.port(line))?;
     let outputs = each_line(&field("outputs"), &file.outputs, |_, line| reader.port(line))?;
+    let states = each_line(&field("states"), &file.states, |_, line| reader.port(line))?;
     let buffers = each_line(&field("buffers"), &file.buffers, |id, line| reader.buffer(id, line))?;
     let steps = each_line(&field("steps"), &file.steps, |_, line| reader.step(line))?;
     if file.slots as usize > steps.len().saturating_mul(64) {
@@ -155,7 +159,7 @@ fn entry(reader: &mut Reader, file: &EntryFile, path: &str) -> Result<Entry, Sto
         bodies.insert(key.clone(), entry(reader, body, &format!("{path}: {key}"))?);
     }
     let graph = ir::Graph::default();
-    Ok(Entry { name: file.name.clone(), graph, inputs, outputs, buffers, slots: file.slots, steps, bodies })
+    Ok(Entry { name: file.name.clone(), graph, inputs, outputs, states, buffers, slots: file.slots, steps, bodies })
 }
 
 /// Reads a block of lines; an error says which one.

@@ -95,11 +95,12 @@ impl Parser<'_> {
         let mut values = HashMap::new();
         self.expect("(")?;
         while !self.at.take(")") {
+            let is_state = self.at.take_word("state");
             self.expect("%")?;
             let name = self.name()?;
             self.expect(":")?;
             let ty = self.ty()?;
-            let v = g.input(&name, ty);
+            let v = if is_state { g.state(&name, ty) } else { g.input(&name, ty) };
             self.define(&mut values, name, v)?;
             self.at.take(",");
         }

@@ -30,7 +30,8 @@ impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let params = self.inputs.iter().map(|n| {
             let v = Value::from(*n);
-            format!("%{}: {}", quoted_name(self.name(v)), self.ty(v))
+            let kind = if self.is_state(*n) { "state " } else { "" };
+            format!("{kind}%{}: {}", quoted_name(self.name(v)), self.ty(v))
         });
         let params: Vec<_> = params.collect();
         writeln!(f, "graph @{}({}) {{", quoted_name(&self.name), params.join(", "))?;

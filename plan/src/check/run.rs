@@ -5,7 +5,7 @@ use crate::build::weight_path;
 use crate::layout::Layout;
 use crate::model::{COPY, Entry, Launch, Loc, Place, Plan, Port, Step};
 use crate::view::{Sizes, bytes, view_of};
-use ir::graph::Kind;
+use ir::graph::{Kind, Output};
 use ir::{Dim, Graph, NodeId, Value};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -43,6 +43,7 @@ pub(super) struct Run<'a> {
     computed: HashSet<NodeId>,
     buffers: Vec<Vec<Held>>,
     outputs: Vec<Vec<Held>>,
+    states: Vec<Vec<Held>>,
     slots: Vec<SlotState>,
     step: Option<usize>,
     node: Option<Arc<str>>,
@@ -70,10 +71,18 @@ impl<'a> Run<'a> {
         }
         let buffers = entry.buffers.iter().map(|_| vec![]).collect();
         let outputs = entry.outputs.iter().map(|_| vec![]).collect();
+        // A run finds the version that the one before left.
+        let states = (0..entry.states.len()).map(|i| {
+            let root = Value::from(*graph.states().get(i)?);
+            let zero = Dim::constant(0);
+            let len = bytes(graph, root)?;
+            Some(Held { at: zero.clone(), len, content: Content { root, offset: zero } })
+        });
+        let states = states.map(|held| held.into_iter().collect()).collect();
         let slots = vec![SlotState::Empty; entry.slots as usize];
         let (computed, findings) = Default::default();
         let (step, node) = (None, None);
-        Run { plan, entry, graph, sizes, by_name, content, computed, buffers, outputs, slots, step, node, findings }
+        Run { plan, entry, graph, sizes, by_name, content, computed, buffers, outputs, states, slots, step, node, findings }
     }
 
     fn find(&mut self, problem: impl Into<String>) {
@@ -148,10 +157,15 @@ impl<'a> Run<'a> {
 
     /// Within one step nothing is read where something is written, but for an in-place result.
     fn hazards(&mut self, launch: &Launch) {
-        let is_memory = |p: &Place| matches!(p, Place::Buffer(_) | Place::Output(_) | Place::Slot(_));
+        let is_memory = |p: &Place| matches!(p, Place::Buffer(_) | Place::Output(_) | Place::State(_) | Place::Slot(_));
         for (i, write) in launch.writes.iter().enumerate().filter(|(_, w)| is_memory(&w.place)) {
             let readers = launch.reads.iter().filter(|r| r.place == write.place).count();
-            let replaces = launch.in_place && i == 0 && readers == 1 && launch.reads.contains(write);
+            let is_state = matches!(write.place, Place::State(_));
+            let replaces = (launch.in_place && i == 0 || is_state) && readers == 1 && launch.reads.contains(write);
+            if is_state && !replaces {
+                self.find(format!("writes to {} other than in place", write.place));
+                continue;
+            }
             if readers > 0 && !replaces {
                 self.find(format!("writes to {}, which it reads", write.place));
             }
@@ -206,6 +220,7 @@ impl<'a> Run<'a> {
             Place::Weight(key) => self.find_weight(key, v, &loc.offset),
             Place::Buffer(id) => self.find_held(&self.buffers[id.0 as usize], content, &loc.offset, &len),
             Place::Output(i) => self.find_held(&self.outputs[*i as usize], content, &loc.offset, &len),
+            Place::State(i) => self.find_held(&self.states[*i as usize], content, &loc.offset, &len),
             Place::Slot(_) | Place::None => Err("no memory".into()),
         };
         if let Err(holds) = found {
@@ -223,7 +238,7 @@ impl<'a> Run<'a> {
             Place::Input(i) => v == Value::from(graph.inputs[*i as usize]),
             Place::Weight(key) => self.find_weight(key, v, &loc.offset).is_ok(),
             Place::Slot(id) => self.slots[id.0 as usize] == SlotState::Holds(v),
-            Place::Buffer(_) | Place::Output(_) => false,
+            Place::Buffer(_) | Place::Output(_) | Place::State(_) => false,
         };
         if found {
             return;
@@ -296,6 +311,7 @@ impl<'a> Run<'a> {
         let held = match &loc.place {
             Place::Buffer(id) => &mut self.buffers[id.0 as usize],
             Place::Output(i) => &mut self.outputs[*i as usize],
+            Place::State(i) => &mut self.states[*i as usize],
             Place::Input(_) | Place::Weight(_) | Place::Slot(_) | Place::None => {
                 return self.find(format!("`{name}` cannot be written to {loc}"));
             }
@@ -316,6 +332,7 @@ impl<'a> Run<'a> {
         let whole = match &loc.place {
             Place::Buffer(id) => Some(self.entry.buffers[id.0 as usize].bytes.clone()),
             Place::Output(i) => of_port(&self.entry.outputs[*i as usize]),
+            Place::State(i) => of_port(&self.entry.states[*i as usize]),
             Place::Input(i) => of_port(&self.entry.inputs[*i as usize]),
             // A weight is the whole of its node's type, and views were proven to lie within.
             Place::Weight(_) | Place::Slot(_) | Place::None => return,
@@ -337,9 +354,16 @@ impl<'a> Run<'a> {
             }
         }
         let inputs: Vec<(&Arc<str>, Value)> =
-            graph.inputs.iter().map(|id| (graph.name((*id).into()), (*id).into())).collect();
-        let outputs: Vec<(&Arc<str>, Value)> = graph.outputs.iter().map(|o| (&o.name, o.value)).collect();
-        for (kind, ports, wanted) in [("input", &self.entry.inputs, inputs), ("output", &self.entry.outputs, outputs)] {
+            graph.plain_inputs().iter().map(|id| (graph.name((*id).into()), (*id).into())).collect();
+        let named = |outputs: &'a [Output]| outputs.iter().map(|o| (&o.name, o.value)).collect();
+        let outputs: Vec<(&Arc<str>, Value)> = named(graph.plain_outputs());
+        let states = named(graph.next_states());
+        let ports = [
+            ("input", &self.entry.inputs, inputs),
+            ("output", &self.entry.outputs, outputs),
+            ("state", &self.entry.states, states),
+        ];
+        for (kind, ports, wanted) in ports {
             if ports.len() != wanted.len() {
                 self.find(format!("the graph has {} {kind}s, the plan {}", wanted.len(), ports.len()));
                 continue;
@@ -352,13 +376,14 @@ impl<'a> Run<'a> {
                 if kind == "input" && port.value != Loc::from(Place::Input(i as u32)) {
                     self.find(format!("input `{name}` is said to be at {}", port.value));
                 }
-                if kind == "output" {
-                    if port.ty.is_plannable() && port.value != Loc::from(Place::Output(i as u32)) {
-                        self.find(format!("output `{name}` is said to be at {}", port.value));
+                if kind != "input" {
+                    let place = if kind == "output" { Place::Output(i as u32) } else { Place::State(i as u32) };
+                    if port.ty.is_plannable() && port.value != Loc::from(place) {
+                        self.find(format!("{kind} `{name}` is said to be at {}", port.value));
                     } else if exists(self.entry, &port.value.place) {
-                        self.read(v, &port.value, &format_args!("output `{name}`"));
+                        self.read(v, &port.value, &format_args!("{kind} `{name}`"));
                     } else {
-                        self.find(format!("output `{name}` is at {}, which is not there", port.value));
+                        self.find(format!("{kind} `{name}` is at {}, which is not there", port.value));
                     }
                 }
             }
