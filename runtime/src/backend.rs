@@ -1,5 +1,6 @@
 //! What a backend is to the rest: it lowers graphs, loads checked plans, and opens sessions on them.
 
+use crate::slots::{Batch, SlotOptions, Slots, StepError};
 use ir::Datum;
 use ir::eval::GraphError;
 use ir::graph::Origin;
@@ -46,9 +47,27 @@ pub trait Session: Send {
     /// Runs `main`. The results stay valid until the next call; cloning one keeps it (and then the next call allocates a
     /// new one). With shapes seen before and plannable types, a call allocates nothing.
     fn run(&mut self, inputs: &[Datum]) -> Result<&[Datum], RunError>;
+    /// Makes room for sequences, all empty, and forgets those that there were. Fails when the plan has no entry `step`, or when the
+    /// caches would be too large.
+    fn open_slots(&mut self, _options: SlotOptions) -> Result<(), StepError> {
+        Err(StepError::NoStep)
+    }
+    /// The sequences; `None` before [`Session::open_slots`].
+    fn slots(&self) -> Option<&Slots> {
+        None
+    }
+    /// Runs `step`: appends tokens to the sequences of a batch, and returns the logits `[B, V]` after the last token of each, in the
+    /// batch's order. They stay valid until the next call. With shapes seen in the call before and no growth, nothing is allocated.
+    fn step(&mut self, _batch: &Batch) -> Result<&Datum, StepError> {
+        Err(StepError::NoStep)
+    }
+    /// Keeps the first `len` tokens of a slot's sequence, all where it has fewer; 0 empties the slot.
+    fn truncate(&mut self, _slot: u32, _len: usize) -> Result<(), StepError> {
+        Err(StepError::NoStep)
+    }
     /// Turns measuring of every step on or off, and clears what was measured.
     fn set_profiling(&mut self, on: bool);
-    /// What was measured: per step of `main` and its bodies, the number of calls and their time.
+    /// What was measured: per step of `main`, `step` and their bodies, the number of calls and their time.
     fn profile(&self) -> Vec<StepTime>;
     /// Bytes of working memory that the session holds now.
     fn memory_bytes(&self) -> usize;

@@ -2,7 +2,9 @@
 
 pub mod backend;
 pub mod decoder;
+pub mod slots;
 pub mod text;
 
 pub use backend::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime};
 pub use decoder::{DecodeError, Decoder};
+pub use slots::{Batch, Part, SlotOptions, Slots, StepError, StepModel};
