@@ -27,7 +27,7 @@ pub(crate) enum Slice<'a> {
     Write(&'a mut [u8]),
 }
 
-/// The arena (region 0) and one region per output.
+/// The arena (region 0), one region per output, and one per state.
 pub(crate) struct Regions {
     memory: Vec<Arc<Aligned>>,
 }
@@ -44,6 +44,16 @@ impl Regions {
         if !reusable {
             *memory = Arc::new(Aligned::zeroed(len));
         }
+    }
+
+    /// How many regions there are.
+    pub(crate) fn count(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Gives a region other memory; returns what it had.
+    pub(crate) fn replace(&mut self, region: usize, memory: Aligned) -> Arc<Aligned> {
+        std::mem::replace(&mut self.memory[region], Arc::new(memory))
     }
 
     /// The memory of a region, to be shared with a tensor.

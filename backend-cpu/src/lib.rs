@@ -11,6 +11,7 @@ mod loaded;
 mod lower;
 mod program;
 mod session;
+mod step;
 mod target;
 
 pub use target::Cpu;

@@ -3,10 +3,14 @@
 use crate::kernels::pool::Pool;
 use crate::program::Program;
 use crate::session::{Frame, Symbols};
+use crate::step::Stepper;
 use crate::target::Cpu;
 use ir::Datum;
 use plan::{CheckedPlan, Port, Target, Weights};
-use runtime::{Backend, LoadError, Loaded, RunError, Session, StepKernel, StepTime};
+use runtime::{
+    Backend, Batch, LoadError, Loaded, RunError, Session, SlotOptions, Slots, StepError, StepKernel, StepModel,
+    StepTime,
+};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -24,14 +28,18 @@ impl Backend for Cpu {
                 return Err(fail(format!("it has {} bytes, its type needs {needed:?}", weight.bytes().len())));
             }
         }
-        let program = Program::new(&plan, &plan.entries[0], &weights)?;
-        Ok(Box::new(LoadedCpu { plan, program: Arc::new(program) }))
+        let program = |entry: &plan::Entry| Program::new(&plan, entry, &weights).map(Arc::new);
+        let main = program(&plan.entries[0])?;
+        let step = StepModel::of(&plan).map(|model| Ok((program(&plan.entries[model.entry])?, model)));
+        let step = step.transpose()?;
+        Ok(Box::new(LoadedCpu { plan, program: main, step }))
     }
 }
 
 struct LoadedCpu {
     plan: Arc<CheckedPlan>,
     program: Arc<Program>,
+    step: Option<(Arc<Program>, StepModel)>,
 }
 
 impl Loaded for LoadedCpu {
@@ -42,7 +50,8 @@ impl Loaded for LoadedCpu {
     fn session(&self, threads: usize) -> Box<dyn Session> {
         let all = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let pool = Pool::new(if threads == 0 { all() } else { threads });
-        Box::new(CpuSession { frame: Frame::new(&self.program), program: self.program.clone(), pool })
+        let (program, step) = (self.program.clone(), self.step.clone());
+        Box::new(CpuSession { frame: Frame::new(&program), program, step, stepper: None, profiling: false, pool })
     }
 
     fn kernels(&self) -> Vec<StepKernel> {
@@ -55,6 +64,9 @@ impl Loaded for LoadedCpu {
 struct CpuSession {
     program: Arc<Program>,
     frame: Frame,
+    step: Option<(Arc<Program>, StepModel)>,
+    stepper: Option<Stepper>,
+    profiling: bool,
     pool: Pool,
 }
 
@@ -71,17 +83,43 @@ impl Session for CpuSession {
         self.frame.run(&self.program, &self.pool, inputs, &Symbols::default())
     }
 
+    fn open_slots(&mut self, options: SlotOptions) -> Result<(), StepError> {
+        let (program, model) = self.step.as_ref().ok_or(StepError::NoStep)?;
+        // The memory of those that there were goes first.
+        self.stepper = None;
+        let stepper = self.stepper.insert(Stepper::open(program, model, options)?);
+        stepper.frame.set_profiling(self.profiling);
+        Ok(())
+    }
+
+    fn slots(&self) -> Option<&Slots> {
+        self.stepper.as_ref().map(|s| &s.slots)
+    }
+
+    fn step(&mut self, batch: &Batch) -> Result<&Datum, StepError> {
+        self.stepper.as_mut().ok_or(StepError::NotOpen)?.step(&self.pool, batch)
+    }
+
+    fn truncate(&mut self, slot: u32, len: usize) -> Result<(), StepError> {
+        self.stepper.as_mut().ok_or(StepError::NotOpen)?.slots.truncate(slot, len)
+    }
+
     fn set_profiling(&mut self, on: bool) {
+        self.profiling = on;
         self.frame.set_profiling(on);
+        self.stepper.iter_mut().for_each(|s| s.frame.set_profiling(on));
     }
 
     fn profile(&self) -> Vec<StepTime> {
         let mut times = vec![];
         self.frame.profile(&self.program, &mut times);
+        if let (Some(stepper), Some((program, _))) = (&self.stepper, &self.step) {
+            stepper.frame.profile(program, &mut times);
+        }
         times
     }
 
     fn memory_bytes(&self) -> usize {
-        self.frame.memory_bytes()
+        self.frame.memory_bytes() + self.stepper.as_ref().map_or(0, |s| s.frame.memory_bytes())
     }
 }

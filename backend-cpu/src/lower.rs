@@ -1,6 +1,7 @@
 //! Chooses a kernel for each operator: one file per family, one line per operator here.
 
 mod attention;
+mod cache;
 mod conv;
 mod elementwise;
 mod generate;
@@ -39,6 +40,8 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         // The weight is widened as it is read.
         CoreOp::MoeGemm(_) => widened(types, &[3, 5], |types| direct(op, types)),
         CoreOp::Linear(_) => widened(types, &[1], |types| direct(op, types)),
+        // So are the caches.
+        CoreOp::CachedAttention(_) => widened(types, &[1, 2], |types| direct(op, types)),
         _ => widened(types, &[], |types| direct(op, types)),
     })
 }
@@ -48,6 +51,7 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::ArgReduce(op) => lines::arg_reduce(op, types),
         CoreOp::Attention(op) => attention::attention(op, types),
         CoreOp::Binary(op) => elementwise::binary(op, types),
+        CoreOp::CachedAttention(op) => cache::cached_attention(op, types),
         CoreOp::Cast(op) => elementwise::cast(op, types),
         CoreOp::Compare(op) => elementwise::compare(op, types),
         CoreOp::Concat(op) => movement::concat(op, types),
@@ -64,6 +68,7 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::GroupNorm(op) => rows::group_norm(op, types),
         CoreOp::GroupQueryAttention(op) => attention::group_query(op, types),
         CoreOp::Gru(op) => recurrent::gru(op, types),
+        CoreOp::KvWrite(_) => cache::kv_write(types),
         CoreOp::LayerNorm(op) => rows::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
         CoreOp::Lrn(op) => rows::lrn(op, types),

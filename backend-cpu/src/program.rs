@@ -42,6 +42,7 @@ pub(crate) enum Source {
     /// A region of [`crate::arena::Regions`]: 0 with a buffer's number, or an output's region.
     Buffer(usize),
     Output(usize),
+    State(usize),
     Slot(usize),
     Absent,
 }
@@ -61,6 +62,14 @@ pub(crate) struct Instr {
     pub(crate) bodies: Vec<(String, Program)>,
     /// Whether sizes of this step are only known when it runs.
     pub(crate) late: bool,
+}
+
+impl Instr {
+    /// Whether an operand is a state of which this step makes the next version in place.
+    pub(crate) fn replaces(&self, operand: &Operand) -> bool {
+        let Source::State(state) = operand.source else { return false };
+        self.outs.iter().any(|o| matches!(o.source, Source::State(other) if other == state))
+    }
 }
 
 impl Program {
@@ -116,6 +125,7 @@ impl Resolve<'_> {
         let source = match &loc.place {
             Place::Input(i) => Source::Input(*i as usize),
             Place::Output(i) => Source::Output(*i as usize),
+            Place::State(i) => Source::State(*i as usize),
             Place::Buffer(b) => Source::Buffer(b.0 as usize),
             Place::Slot(s) => Source::Slot(s.0 as usize),
             Place::None => Source::Absent,

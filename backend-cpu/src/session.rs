@@ -8,10 +8,12 @@ use crate::kernels::pool::Pool;
 use crate::program::{Instr, Operand, Program, Source};
 use ir::eval::GraphError;
 use ir::ops::EvalError;
+use ir::tensor::Aligned;
 use ir::{Datum, Dim, Tensor, TensorType, ValueType};
 use plan::arena::Offsets;
 use runtime::{RunError, StepTime};
 use smallvec::SmallVec;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod late;
@@ -35,6 +37,8 @@ struct StepSizes {
 /// Working memory of one program.
 pub(crate) struct Frame {
     regions: Regions,
+    /// How many of the regions, the last ones, are states.
+    states: usize,
     offsets: Offsets,
     pub(crate) symbols: Symbols,
     /// How many symbols the inputs (and the surroundings) bind; those after them are late.
@@ -52,7 +56,8 @@ pub(crate) struct Frame {
 impl Frame {
     pub(crate) fn new(program: &Program) -> Frame {
         Frame {
-            regions: Regions::new(1 + program.outputs.len()),
+            regions: Regions::new(1 + program.outputs.len() + program.entry.states.len()),
+            states: program.entry.states.len(),
             offsets: Offsets::default(),
             symbols: Symbols::default(),
             bound: 0,
@@ -278,7 +283,7 @@ impl Frame {
         let kernel = instr.kernel.as_ref().expect("the caller checked");
         let sizes = &self.sizes[at];
         let mut parts: SmallVec<[Part; 8]> = SmallVec::new();
-        for (i, o) in instr.ins.iter().enumerate() {
+        for (i, o) in instr.ins.iter().enumerate().filter(|(_, o)| !instr.replaces(o)) {
             parts.extend(self.part(o, &sizes.ins[i], sizes.in_offsets[i], false));
         }
         for (i, o) in instr.outs.iter().enumerate() {
@@ -288,12 +293,13 @@ impl Frame {
         let mut ins: SmallVec<[Option<View<'_>>; 8]> = SmallVec::new();
         for (i, o) in instr.ins.iter().enumerate() {
             let dims = &sizes.ins[i][..];
-            let Some(ty) = o.ty.as_tensor() else {
+            // A kernel sees a state that it changes as a result only.
+            let Some(ty) = o.ty.as_tensor().filter(|_| !instr.replaces(o)) else {
                 ins.push(None);
                 continue;
             };
             let bytes = match &o.source {
-                Source::Buffer(_) | Source::Output(_) => match slices.next() {
+                Source::Buffer(_) | Source::Output(_) | Source::State(_) => match slices.next() {
                     Some(Slice::Read(bytes)) => bytes,
                     _ => unreachable!("one read slice was asked for"),
                 },
@@ -320,10 +326,21 @@ impl Frame {
         kernel.run(&mut Call { pool, ins: &ins, outs: &mut outs, numbers: &sizes.numbers, scratch })
     }
 
+    fn state_region(&self, state: usize) -> usize {
+        self.regions.count() - self.states + state
+    }
+
+    /// The memory of a state, which is given another.
+    pub(crate) fn replace_state(&mut self, state: usize, memory: Aligned) -> Arc<Aligned> {
+        let region = self.state_region(state);
+        self.regions.replace(region, memory)
+    }
+
     fn part(&self, o: &Operand, dims: &[usize], offset: usize, write: bool) -> Option<Part> {
         let (region, base) = match o.source {
             Source::Buffer(b) => (0, self.offsets.offsets[b] as usize),
             Source::Output(i) => (1 + i, 0),
+            Source::State(i) => (self.state_region(i), 0),
             _ => return None,
         };
         let len = o.ty.as_tensor()?.dtype.bytes(dims.iter().product());
@@ -340,7 +357,7 @@ impl Frame {
                     self.slots[*n].as_ref().ok_or_else(|| EvalError::Invalid("an empty slot is read".into()))?;
                 Ok(datum.clone())
             }
-            Source::Input(_) | Source::Weight(_) | Source::Buffer(_) | Source::Output(_) => {
+            Source::Input(_) | Source::Weight(_) | Source::Buffer(_) | Source::Output(_) | Source::State(_) => {
                 let ty = o.ty.as_tensor().ok_or_else(|| EvalError::Invalid(format!("{} has no memory", o.ty)))?;
                 let mut dims = Dims::new();
                 self.symbols.dims(ty, &mut dims)?;
@@ -394,7 +411,7 @@ impl Frame {
                 self.slots[*n] = Some(datum);
                 Ok(())
             }
-            Source::Buffer(_) | Source::Output(_) => {
+            Source::Buffer(_) | Source::Output(_) | Source::State(_) => {
                 let ty = out.ty.as_tensor().expect("memory holds tensors");
                 let mut dims = Dims::new();
                 self.symbols.dims(ty, &mut dims)?;

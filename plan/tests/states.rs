@@ -35,7 +35,8 @@ fn a_read_of_the_version_before_is_found() {
     let mut plan = plan_of(&graph(STEP));
     plan.entries[0].steps.swap(0, 1);
     assert!(findings(plan).contains("operand 1 is `k1`, but state0 holds `kc`"));
-    let after = STEP.replace("return %y,", "%old = cached_attention(%q, %kc, %vc, %s, %l, %n) {heads = 1}\n  return %old,");
+    let after =
+        STEP.replace("return %y,", "%old = cached_attention(%q, %kc, %vc, %s, %l, %n) {heads = 1}\n  return %old,");
     assert!(findings(plan_of(&graph(&after))).contains("is `kc`, but state0 holds `k1`"));
 }
 
@@ -55,7 +56,8 @@ fn a_write_elsewhere_and_a_lost_write_are_found() {
 
 #[test]
 fn a_state_that_nothing_changes_in_place_is_copied_back() {
-    let text = "graph @step(%x: f32[4], state %sum: f32[4]) {\n  %next = add(%sum, %x)\n  return %x, %next as \"sum\"\n}";
+    let text =
+        "graph @step(%x: f32[4], state %sum: f32[4]) {\n  %next = add(%sum, %x)\n  return %x, %next as \"sum\"\n}";
     let verified = graph(text);
     let error = plan::build(ir::verify(&verified).unwrap(), &common::Everything, "").map(|plan| check(plan).map(drop));
     // An addition reads the state that it replaces: that is in place.

@@ -91,7 +91,9 @@ pub enum StepError {
         max_len: usize,
     },
     /// The caches would take more memory than allowed.
-    #[error("{slots} slots of {rows} tokens take {needed} bytes of caches, {allowed} are allowed: use fewer slots or a smaller --max-len")]
+    #[error(
+        "{slots} slots of {rows} tokens take {needed} bytes of caches, {allowed} are allowed: use fewer slots or a smaller --max-len"
+    )]
     Memory {
         /// Slots.
         slots: usize,

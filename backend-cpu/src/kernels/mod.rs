@@ -1,6 +1,7 @@
 //! Kernels: pure functions on slices and small dimension arrays; they know nothing of the IR.
 
 pub mod attention;
+pub mod cached_attention;
 pub mod concat;
 pub mod conv;
 pub mod dims;

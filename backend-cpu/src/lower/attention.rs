@@ -9,12 +9,12 @@ use ir::ops::{Attention, EvalError, GroupQueryAttention};
 use smallvec::SmallVec;
 
 /// Elements of `words` of scratch.
-fn words(elements: usize) -> usize {
+pub(super) fn words(elements: usize) -> usize {
     elements.div_ceil(2)
 }
 
 /// Small integers: lengths and positions.
-fn integers(call: &Call<'_, '_>, i: usize) -> Option<SmallVec<[i64; 4]>> {
+pub(super) fn integers(call: &Call<'_, '_>, i: usize) -> Option<SmallVec<[i64; 4]>> {
     let v = call.ins.get(i).copied().flatten()?;
     Some(match v.dtype {
         DType::I32 => v.as_slice::<i32>().iter().map(|n| *n as i64).collect(),
@@ -22,7 +22,7 @@ fn integers(call: &Call<'_, '_>, i: usize) -> Option<SmallVec<[i64; 4]>> {
     })
 }
 
-fn is_integer(types: &Types<'_>, i: usize) -> bool {
+pub(super) fn is_integer(types: &Types<'_>, i: usize) -> bool {
     types.dtype(i).is_none_or(|d| matches!(d, DType::I32 | DType::I64))
 }
 

@@ -63,7 +63,10 @@ impl Graph {
             }
             match self.next_states().get(i) {
                 Some(next) if next.name != *self.name(v) => {
-                    return Err((*state, format!("its next version is to be result {}", self.plain_outputs().len() + i)));
+                    return Err((
+                        *state,
+                        format!("its next version is to be result {}", self.plain_outputs().len() + i),
+                    ));
                 }
                 Some(next) if self.ty(next.value) != self.ty(v) => {
                     let (is, found) = (self.ty(v), self.ty(next.value));
@@ -93,7 +96,9 @@ mod tests {
 
     #[test]
     fn a_state_without_a_next_version_of_its_type_is_refused() {
-        for (from, to) in [("as \"sum\"", "as \"total\""), ("%next as \"sum\"", "%n as \"sum\""), (", %next as \"sum\"", "")] {
+        for (from, to) in
+            [("as \"sum\"", "as \"total\""), ("%next as \"sum\"", "%n as \"sum\""), (", %next as \"sum\"", "")]
+        {
             let text = SUM.replace("  return", "  %n = cast(%next) {to = f16} : f16[4]\n  return").replace(from, to);
             let g = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
             assert!(crate::verify(&g).is_err(), "{text}");

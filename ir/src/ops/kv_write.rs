@@ -20,15 +20,15 @@ op! {
 impl OpSpec for KvWrite {
     const NAME: &'static str = "kv_write";
     const SAMPLES: &'static [&'static str] = &[
-        "graph @g(%k: f32[2, 3, 4, 8], %v: f32[2, 4, 15], state %kc: f32[4, 3, 9, 8], state %vc: f32[4, 3, 9, 5]) { %s = const [2, 0] : i32[2] %l = const [5, 0] : i32[2] %n = const [4, 3] : i32[2] %k1, %v1 = kv_write(%s, %l, %n, %kc, %k, %vc, %v) return %k1 as \"kc\", %v1 as \"vc\" }",
-        "graph @g(%k: f16[B, S, 8], %l: i32[B], %s: i32[B], %n: i32[B], state %c: f16[9, 1, 30, 8]) { %c1 = kv_write(%s, %l, %n, %c, %k) return %c1 as \"c\" }",
+        "graph @g(%k: f32[2, 3, 4, 8], %v: f32[2, 4, 15], %kc: f32[4, 3, 9, 8], %vc: f32[4, 3, 9, 5]) { %s = const [2, 0] : i32[2] %l = const [5, 0] : i32[2] %n = const [4, 3] : i32[2] %k1, %v1 = kv_write(%s, %l, %n, %kc, %k, %vc, %v) return %k1, %v1 }",
+        "graph @g(%k: f16[B, S, 8], %l: i32[B], %s: i32[B], %n: i32[B], %c: f16[9, 1, 30, 8]) { %c1 = kv_write(%s, %l, %n, %c, %k) return %c1 }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
         operands.arity(5, usize::MAX)?;
         let batch = sequences(operands, 0)?;
         let pairs = operands.len() - 3;
-        if pairs % 2 != 0 {
+        if !pairs.is_multiple_of(2) {
             return Err(TypeError::Invalid("caches and rows come in pairs".into()));
         }
         let mut types = vec![];

@@ -82,7 +82,22 @@ impl<'a> Run<'a> {
         let slots = vec![SlotState::Empty; entry.slots as usize];
         let (computed, findings) = Default::default();
         let (step, node) = (None, None);
-        Run { plan, entry, graph, sizes, by_name, content, computed, buffers, outputs, states, slots, step, node, findings }
+        Run {
+            plan,
+            entry,
+            graph,
+            sizes,
+            by_name,
+            content,
+            computed,
+            buffers,
+            outputs,
+            states,
+            slots,
+            step,
+            node,
+            findings,
+        }
     }
 
     fn find(&mut self, problem: impl Into<String>) {
