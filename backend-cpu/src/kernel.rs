@@ -121,6 +121,16 @@ impl Types<'_> {
         self.ins.get(i).copied().flatten()?.dims()
     }
 
+    /// Whether operand `i` is left out.
+    pub fn lacks(&self, i: usize) -> bool {
+        self.ins.get(i).copied().flatten().is_none()
+    }
+
+    /// Whether operand `i` is a constant or left out.
+    pub fn constant(&self, i: usize) -> bool {
+        self.lacks(i) || self.constants[i]
+    }
+
     /// Whether every operand is an ordinary row-major tensor.
     pub fn row_major(&self) -> bool {
         self.layouts.iter().all(|l| *l == Layout::RowMajor)

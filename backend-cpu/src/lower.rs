@@ -6,14 +6,18 @@ mod conv;
 mod elementwise;
 mod generate;
 mod indexed;
+mod integer;
 mod linear;
 mod lines;
 mod map;
 mod moe;
 mod movement;
+mod nbits;
 mod numbers;
 mod pad;
 mod pool;
+mod quantize;
+mod quantized_lstm;
 mod recurrent;
 mod reduce;
 mod resize;
@@ -23,6 +27,7 @@ mod widened;
 mod window;
 
 pub(crate) use movement::CopyKernel;
+pub(crate) use nbits::nibbles;
 
 use self::widened::widened;
 use crate::kernel::{Chosen, Types};
@@ -42,6 +47,8 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Linear(_) => widened(types, &[1], |types| direct(op, types)),
         // So are the caches.
         CoreOp::CachedAttention(_) => widened(types, &[1, 2], |types| direct(op, types)),
+        // Scales and zero points too.
+        CoreOp::MatMulNBits(_) => widened(types, &[1, 2, 3], |types| direct(op, types)),
         _ => widened(types, &[], |types| direct(op, types)),
     })
 }
@@ -58,7 +65,10 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Conv(op) => conv::conv(op, types),
         CoreOp::ConvTranspose(op) => conv::conv_transpose(op, types),
         CoreOp::Cumulate(op) => lines::cumulate(op, types),
+        CoreOp::DequantizeLinear(op) => quantize::dequantize_linear(op, types),
         CoreOp::Dims(op) => numbers::dims(op),
+        CoreOp::DynamicQuantizeLinear(_) => quantize::dynamic_quantize_linear(types),
+        CoreOp::DynamicQuantizeLstm(op) => quantized_lstm::dynamic_quantize_lstm(op, types),
         CoreOp::ExpertIndex(op) => moe::index(op, types),
         CoreOp::Expand(_) => movement::expand(types),
         CoreOp::Fill(op) => generate::fill(op, types),
@@ -75,11 +85,14 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::Map(op) => map::map(op, types),
         CoreOp::MatMul(_) => linear::matmul(types),
+        CoreOp::MatMulInteger(_) => integer::matmul_integer(types),
+        CoreOp::MatMulNBits(op) => nbits::matmul_nbits(op, types),
         CoreOp::MoeGemm(op) => moe::gemm(op, types),
         CoreOp::MoeRoute(op) => moe::route(op, types),
         CoreOp::OneHot(op) => generate::one_hot(op, types),
         CoreOp::Pad(op) => pad::pad(op, types),
         CoreOp::Pool(op) => pool::pool(op, types),
+        CoreOp::QuantizeLinear(op) => quantize::quantize_linear(op, types),
         CoreOp::Range(op) => generate::range(op),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => types.row_major().then(|| Box::new(CopyKernel) as _),
@@ -98,15 +111,6 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Trilu(op) => generate::trilu(op, types),
         CoreOp::Unary(op) => elementwise::unary(op, types),
         // No kernels yet: the reference evaluates them.
-        CoreOp::ConvInteger(_)
-        | CoreOp::DequantizeLinear(_)
-        | CoreOp::DynamicQuantizeLinear(_)
-        | CoreOp::DynamicQuantizeLstm(_)
-        | CoreOp::MatMulInteger(_)
-        | CoreOp::MatMulNBits(_)
-        | CoreOp::Moe(_)
-        | CoreOp::QuantizeLinear(_)
-        | CoreOp::Rnn(_)
-        | CoreOp::TensorScatter(_) => None,
+        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::Rnn(_) | CoreOp::TensorScatter(_) => None,
     }
 }

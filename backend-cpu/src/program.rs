@@ -227,17 +227,18 @@ fn choose(
     lower::choose(op, &Types { ins: &ins, outs: &outs, layouts, constants })
 }
 
-/// Shows a kernel the operands that are whole row-major constants.
+/// Shows a kernel the operands that are whole constants, packed ones as they lie.
 fn prepare(kernel: &mut dyn Kernel, ins: &[Operand], layouts: &[Layout]) {
     let whole = |o: &Operand, layout: &Layout| {
-        let ty = o.ty.as_tensor().filter(|_| *layout == Layout::RowMajor && o.offset.as_const() == Some(0))?;
-        Some((ty.dtype, ty.shape.as_const()?))
+        let ty = o.ty.as_tensor().filter(|_| o.offset.as_const() == Some(0))?;
+        let dims = ty.shape.as_const()?;
+        Some((ty.dtype, layout.bytes(ty.dtype, &dims)?, dims))
     };
     let shapes: Vec<_> = ins.iter().zip(layouts).map(|(o, layout)| whole(o, layout)).collect();
     let mut views: Vec<Option<View<'_>>> = vec![];
     for (o, shape) in ins.iter().zip(&shapes) {
         views.push(match (&o.source, shape) {
-            (Source::Weight(t), Some((dtype, dims))) if t.bytes().len() == dtype.bytes(dims.iter().product()) => {
+            (Source::Weight(t), Some((dtype, len, dims))) if t.bytes().len() == *len => {
                 Some(View { dtype: *dtype, dims, bytes: t.bytes() })
             }
             _ => None,

@@ -61,6 +61,21 @@ fn packed(op: &Op, graph: &Graph, operands: &[Value]) -> SmallVec<[(usize, Layou
 fn packed_matrix(op: &Op, graph: &Graph, operands: &[Value]) -> Option<(usize, Layout)> {
     match op {
         Op::CoreOp(CoreOp::Linear(linear)) => Some((1, panels(linear, graph, operands)?)),
+        Op::CoreOp(CoreOp::MatMulInteger(_)) => {
+            let ty = graph.tensor_ty(operands[1])?;
+            let matrix = ty.dims().is_some_and(|d| d.len() == 2) && ty.shape.as_const().is_some();
+            let row = graph.tensor_ty(operands[0]).and_then(|t| t.dims()).is_some_and(|d| !d.is_empty());
+            let inline = graph.constant_of(operands[1]).is_some_and(ir::text::is_inline);
+            (matrix && row && is_weight(graph, operands[1]) && !inline).then_some((1, Layout::PanelI8Kn))
+        }
+        Op::CoreOp(CoreOp::MatMulNBits(nbits)) => {
+            let given = |i: usize| operands.get(i).is_some_and(|v| graph.tensor_ty(*v).is_some());
+            let constant = (1..4).all(|i| !given(i) || is_weight(graph, operands[i]));
+            let inline = graph.constant_of(operands[1]).is_some_and(ir::text::is_inline);
+            let fits = nbits.bits == 4 && lower::nibbles(nbits, given(4)).is_some() && constant && !inline;
+            let lies = Layout::Nibbles16.matrix(DType::U8, &graph.tensor_ty(operands[1])?.shape.as_const()?).is_some();
+            (fits && lies).then_some((1, Layout::Nibbles16))
+        }
         Op::CoreOp(CoreOp::Gather(gather)) if gather.axis == 0 => {
             let wish = |(reader, _): (NodeId, u16)| match graph.op(reader)? {
                 Op::CoreOp(CoreOp::Linear(linear)) => panels(linear, graph, &graph.operands(reader)),

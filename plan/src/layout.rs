@@ -9,7 +9,9 @@
 //! | `row_major` | anything | as the tensor has |
 //! | `panel16` | `[.., n, k]`, 4- or 2-byte floats | `.. * ceil(n/16) * k * 16` elements |
 //! | `panel16_kn` | `[.., k, n]`, 4- or 2-byte floats | the same panels |
-//! | `panel_i8` | `[.., n, k]`, 1-byte integers | `.. * ceil(n/16) * ceil(k/4) * 64`: four inputs of an output side by side |
+//! | `panel_i8` | `[.., n, k]`, 1-byte integers | `.. * ceil(n/16) * ceil(k/4) * 64`: four inputs of an output side by side, u8 less 128 |
+//! | `panel_i8_kn` | `[.., k, n]`, 1-byte integers | the same panels |
+//! | `nibbles16` | u8 `[n, ..]`, two 4-bit codes a byte, rows of whole groups of 4 bytes | the panels of groups: input `j < 4` of a group's 8 in the low half of byte `j`, input `4 + j` in its high half |
 //! | `conv16` | `[n, c, ..]`, 4- or 2-byte floats | the panels of `[n, c * ..]`: outputs of a convolution in blocks of 16 |
 
 use ir::DType;
@@ -30,6 +32,10 @@ pub enum Layout {
     Panel16Kn,
     /// Panels of 16 rows with groups of four inputs, from `[.., n, k]` of 1-byte integers.
     PanelI8,
+    /// Panels of 16 columns with groups of four inputs, from `[.., k, n]` of 1-byte integers.
+    PanelI8Kn,
+    /// Panels of 16 rows with groups of eight 4-bit inputs, from u8 `[n, ..]`.
+    Nibbles16,
     /// Panels of 16 filters, from `[n, c, ..]`.
     Conv16,
 }
@@ -47,8 +53,15 @@ pub struct Matrix {
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 5] =
-        [Layout::RowMajor, Layout::Panel16, Layout::Panel16Kn, Layout::PanelI8, Layout::Conv16];
+    pub const ALL: [Layout; 7] = [
+        Layout::RowMajor,
+        Layout::Panel16,
+        Layout::Panel16Kn,
+        Layout::PanelI8,
+        Layout::PanelI8Kn,
+        Layout::Nibbles16,
+        Layout::Conv16,
+    ];
 
     /// The word in a plan.
     pub fn name(self) -> &'static str {
@@ -57,6 +70,8 @@ impl Layout {
             Layout::Panel16 => "panel16",
             Layout::Panel16Kn => "panel16_kn",
             Layout::PanelI8 => "panel_i8",
+            Layout::PanelI8Kn => "panel_i8_kn",
+            Layout::Nibbles16 => "nibbles16",
             Layout::Conv16 => "conv16",
         }
     }
@@ -69,17 +84,21 @@ impl Layout {
     /// The matrices of such a tensor; `None` when the layout does not apply to it, and for row-major.
     pub fn matrix(self, dtype: DType, dims: &[usize]) -> Option<Matrix> {
         let float = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+        let byte = matches!(dtype, DType::I8 | DType::U8);
         let [lead @ .., a, b] = dims else { return None };
         let batch = lead.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
+        let row = dims[1..].iter().try_fold(1usize, |n, d| n.checked_mul(*d));
         match self {
             Layout::RowMajor => None,
             Layout::Panel16 => float.then_some(Matrix { batch, n: *a, k: *b }),
             Layout::Panel16Kn => float.then_some(Matrix { batch, n: *b, k: *a }),
-            Layout::PanelI8 => matches!(dtype, DType::I8 | DType::U8).then_some(Matrix { batch, n: *a, k: *b }),
-            Layout::Conv16 => {
-                let k = dims[1..].iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
-                float.then_some(Matrix { batch: 1, n: dims[0], k })
+            Layout::PanelI8 => byte.then_some(Matrix { batch, n: *a, k: *b }),
+            Layout::PanelI8Kn => byte.then_some(Matrix { batch, n: *b, k: *a }),
+            Layout::Nibbles16 => {
+                let k = row?;
+                (dtype == DType::U8 && k.is_multiple_of(GROUP)).then_some(Matrix { batch: 1, n: dims[0], k })
             }
+            Layout::Conv16 => float.then_some(Matrix { batch: 1, n: dims[0], k: row? }),
         }
     }
 
@@ -92,7 +111,7 @@ impl Layout {
             return Some(dtype.bytes(ir::tensor::count(dims).ok()?));
         }
         let Matrix { batch, n, k } = self.matrix(dtype, dims)?;
-        let k = if self == Layout::PanelI8 { k.checked_next_multiple_of(GROUP)? } else { k };
+        let k = if self.groups_bytes() { k.checked_next_multiple_of(GROUP)? } else { k };
         let rows = n.checked_next_multiple_of(PANEL)?;
         ir::tensor::count(&[batch, rows, k]).ok().map(|elements| dtype.bytes(elements))
     }
@@ -123,11 +142,29 @@ impl Layout {
         let matrix = self.matrix(dtype, dims)?;
         let mut to = vec![0; made];
         let (from_each, to_each) = (needed / matrix.batch, made / matrix.batch);
+        if self.groups_bytes() {
+            let flip = if dtype == DType::U8 { 0x80 } else { 0 };
+            for (from, to) in from.chunks_exact(from_each).zip(to.chunks_exact_mut(to_each)) {
+                self.move_bytes(matrix, flip, from, to, direction);
+            }
+            return Some(to);
+        }
+        if self == Layout::Nibbles16 {
+            let groups = Matrix { k: matrix.k / GROUP, ..matrix };
+            let from: Vec<u8> = match direction {
+                Direction::Pack => from.as_chunks().0.iter().flat_map(|g| interleave(*g)).collect(),
+                Direction::Unpack => from.to_vec(),
+            };
+            Layout::Panel16.move_elements::<GROUP>(groups, &from, &mut to, direction);
+            if direction == Direction::Unpack {
+                to.as_chunks_mut().0.iter_mut().for_each(|g| *g = deinterleave(*g));
+            }
+            return Some(to);
+        }
         for (from, to) in from.chunks_exact(from_each).zip(to.chunks_exact_mut(to_each)) {
             match dtype.bits() / 8 {
                 4 => self.move_elements::<4>(matrix, from, to, direction),
-                2 => self.move_elements::<2>(matrix, from, to, direction),
-                _ => self.move_elements::<1>(matrix, from, to, direction),
+                _ => self.move_elements::<2>(matrix, from, to, direction),
             }
         }
         Some(to)
@@ -153,12 +190,46 @@ impl Layout {
     }
 
     fn packed_index(self, m: Matrix, panel: usize, input: usize, row: usize) -> usize {
-        if self == Layout::PanelI8 {
+        if self.groups_bytes() {
             let groups = m.k.div_ceil(GROUP);
             return ((panel * groups + input / GROUP) * PANEL + row) * GROUP + input % GROUP;
         }
         (panel * m.k + input) * PANEL + row
     }
+
+    /// As `move_elements`, for bytes; unsigned ones are stored with the top bit flipped.
+    fn move_bytes(self, m: Matrix, flip: u8, from: &[u8], to: &mut [u8], direction: Direction) {
+        for panel in 0..m.n.div_ceil(PANEL) {
+            let rows = panel * PANEL..m.n.min((panel + 1) * PANEL);
+            for input in 0..m.k {
+                for row in rows.clone() {
+                    let plain = if self == Layout::PanelI8Kn { input * m.n + row } else { row * m.k + input };
+                    let packed = self.packed_index(m, panel, input, row % PANEL);
+                    match direction {
+                        Direction::Pack => to[packed] = from[plain] ^ flip,
+                        Direction::Unpack => to[plain] = from[packed] ^ flip,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether four inputs of an output lie side by side.
+    fn groups_bytes(self) -> bool {
+        matches!(self, Layout::PanelI8 | Layout::PanelI8Kn)
+    }
+}
+
+/// Eight 4-bit codes in order, moved to halves of bytes 0..4 (the first four) and the other halves (the last four).
+fn interleave(group: [u8; GROUP]) -> [u8; GROUP] {
+    let code = |i: usize| group[i / 2] >> (i % 2 * 4) & 15;
+    std::array::from_fn(|j| code(j) | code(GROUP + j) << 4)
+}
+
+/// The inverse of [`interleave`].
+fn deinterleave(group: [u8; GROUP]) -> [u8; GROUP] {
+    let code = |i: usize| group[i % GROUP] >> (i / GROUP * 4) & 15;
+    std::array::from_fn(|j| code(2 * j) | code(2 * j + 1) << 4)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,6 +250,10 @@ mod tests {
             (Layout::Panel16, DType::BF16, vec![2, 3, 16, 5]),
             (Layout::Panel16Kn, DType::F16, vec![4, 9, 19]),
             (Layout::PanelI8, DType::I8, vec![17, 6]),
+            (Layout::PanelI8, DType::U8, vec![3, 17, 6]),
+            (Layout::PanelI8Kn, DType::U8, vec![9, 18]),
+            (Layout::Nibbles16, DType::U8, vec![19, 3, 8]),
+            (Layout::Nibbles16, DType::U8, vec![2, 4]),
             (Layout::Conv16, DType::F32, vec![20, 3, 5, 5]),
             (Layout::Panel16, DType::F32, vec![0, 7]),
         ];
@@ -202,7 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn a_group_of_eight_codes_is_split_into_low_and_high_halves() {
+        let packed = Layout::Nibbles16.pack(DType::U8, &[1, 4], &[0x10, 0x32, 0x54, 0x76]).unwrap();
+        assert_eq!(packed[..4], [0x40, 0x51, 0x62, 0x73]);
+        assert!(packed[4..].iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn unsigned_bytes_are_stored_less_128() {
+        let packed = Layout::PanelI8Kn.pack(DType::U8, &[2, 1], &[128, 130]).unwrap();
+        assert_eq!(packed[..4], [0, 2, 0, 0]);
+    }
+
+    #[test]
     fn a_layout_that_does_not_apply_says_so() {
+        assert_eq!(Layout::Nibbles16.bytes(DType::U8, &[4, 3, 2]), None);
         assert_eq!(Layout::Panel16.bytes(DType::I64, &[4, 4]), None);
         assert_eq!(Layout::Panel16.bytes(DType::F32, &[4]), None);
         assert_eq!(Layout::RowMajor.bytes(DType::F32, &[1 << 40, 1 << 40]), None);

@@ -209,7 +209,8 @@ fn stored_dims(info: &WeightInfo) -> Option<Vec<usize>> {
     };
     let panels = m.n.div_ceil(PANEL);
     Some(match info.layout {
-        Layout::PanelI8 => vec![m.batch, panels, m.k.div_ceil(4), 4 * PANEL],
+        Layout::PanelI8 | Layout::PanelI8Kn => vec![m.batch, panels, m.k.div_ceil(4), 4 * PANEL],
+        Layout::Nibbles16 => vec![panels, m.k / 4, 4 * PANEL],
         _ => vec![m.batch, panels, m.k, PANEL],
     })
 }

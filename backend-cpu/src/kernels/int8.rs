@@ -48,6 +48,23 @@ pub fn pack_int8(src: &[u8], unsigned: bool, n: usize, k: usize, layout: Layout,
     }
 }
 
+/// The sums of packed weights of `k` inputs, one per output.
+///
+/// # Panics
+/// When a length is wrong.
+pub fn panel_sums(panels: &[i8], k: usize, sums: &mut [i32]) {
+    assert_eq!(panels.len(), int8_panel_elems(sums.len(), k), "the panels of {} x {k}", sums.len());
+    sums.fill(0);
+    let bytes = (k.div_ceil(GROUP) * PANEL * GROUP).max(1);
+    for (panel, sums) in panels.chunks_exact(bytes).zip(sums.chunks_mut(PANEL)) {
+        for group in panel.as_chunks::<{ PANEL * GROUP }>().0 {
+            for (sum, inputs) in sums.iter_mut().zip(group.as_chunks::<GROUP>().0) {
+                *sum += inputs.iter().map(|w| i32::from(*w)).sum::<i32>();
+            }
+        }
+    }
+}
+
 /// Weights packed by [`pack_int8`].
 #[derive(Clone, Copy, Debug)]
 pub struct Int8Panels<'a> {
@@ -450,6 +467,9 @@ mod tests {
         let (mut panels, mut sums) = (vec![1; int8_panel_elems(n, k)], vec![1; n]);
         let layout = if seed.is_multiple_of(2) { Layout::Nk } else { Layout::Kn };
         pack_int8(&w, !signed[1], n, k, layout, &mut panels, &mut sums);
+        let mut again = vec![7; n];
+        panel_sums(&panels, k, &mut again);
+        assert_eq!(again, sums);
         let want = |i: usize, j: usize| -> i64 {
             let w_at = |p: usize| w[if layout == Layout::Nk { j * k + p } else { p * n + j }];
             let x_zero = i64::from(at_or_only(&x_zeros, i, 0));

@@ -18,6 +18,7 @@ pub mod norm;
 pub mod pack;
 pub mod pool;
 pub mod pool2d;
+pub mod quantize;
 pub mod reduce;
 pub mod resize;
 pub mod route;

@@ -13,13 +13,13 @@ const SERIAL: usize = 1 << 18;
 
 /// Sizes and layout of a call.
 #[derive(Clone, Copy)]
-struct Sizes {
-    steps: usize,
-    batch: usize,
-    input: usize,
-    hidden: usize,
-    directions: usize,
-    batch_first: bool,
+pub(super) struct Sizes {
+    pub(super) steps: usize,
+    pub(super) batch: usize,
+    pub(super) input: usize,
+    pub(super) hidden: usize,
+    pub(super) directions: usize,
+    pub(super) batch_first: bool,
 }
 
 impl Sizes {
@@ -30,12 +30,12 @@ impl Sizes {
     }
 
     /// The row of `x` of a step.
-    fn row(&self, t: usize, b: usize) -> usize {
+    pub(super) fn row(&self, t: usize, b: usize) -> usize {
         if self.batch_first { b * self.steps + t } else { t * self.batch + b }
     }
 
     /// Where a step's output starts.
-    fn output(&self, t: usize, d: usize, b: usize) -> usize {
+    pub(super) fn output(&self, t: usize, d: usize, b: usize) -> usize {
         let at = match self.batch_first {
             true => (b * self.steps + t) * self.directions + d,
             false => (t * self.directions + d) * self.batch + b,
@@ -78,9 +78,9 @@ fn product(
 }
 
 /// Steps of each sequence of the batch, and the order of steps.
-struct Lengths<'a> {
-    lengths: Option<View<'a>>,
-    steps: usize,
+pub(super) struct Lengths<'a> {
+    pub(super) lengths: Option<View<'a>>,
+    pub(super) steps: usize,
 }
 
 impl Lengths<'_> {
@@ -94,21 +94,21 @@ impl Lengths<'_> {
     }
 
     /// The time that step `i` of sequence `b` reads; `None` when the sequence is over.
-    fn time(&self, reverse: bool, b: usize, i: usize) -> Option<usize> {
+    pub(super) fn time(&self, reverse: bool, b: usize, i: usize) -> Option<usize> {
         let n = self.of(b);
         (i < n).then(|| if reverse { n - 1 - i } else { i })
     }
 }
 
 /// A part of the scratch.
-fn take<'s>(scratch: &mut &'s mut [f32], len: usize) -> &'s mut [f32] {
+pub(super) fn take<'s>(scratch: &mut &'s mut [f32], len: usize) -> &'s mut [f32] {
     let (part, rest) = std::mem::take(scratch).split_at_mut(len);
     *scratch = rest;
     part
 }
 
 /// Copies the initial states of a direction, or zeros, to rows `[B, H]`.
-fn initial(sizes: &Sizes, d: usize, given: Option<&[f32]>, to: &mut [f32]) {
+pub(super) fn initial(sizes: &Sizes, d: usize, given: Option<&[f32]>, to: &mut [f32]) {
     let Some(given) = given else { return to.fill(0.0) };
     for (b, to) in to.chunks_exact_mut(sizes.hidden.max(1)).enumerate() {
         to.copy_from_slice(&given[sizes.state(d, b)..][..sizes.hidden]);
@@ -116,7 +116,7 @@ fn initial(sizes: &Sizes, d: usize, given: Option<&[f32]>, to: &mut [f32]) {
 }
 
 /// Copies the states of a direction to a result.
-fn keep(sizes: &Sizes, d: usize, from: &[f32], to: &mut [f32]) {
+pub(super) fn keep(sizes: &Sizes, d: usize, from: &[f32], to: &mut [f32]) {
     for (b, from) in from.chunks_exact(sizes.hidden.max(1)).enumerate() {
         to[sizes.state(d, b)..][..sizes.hidden].copy_from_slice(from);
     }
@@ -129,7 +129,7 @@ fn fits(types: &Types<'_>) -> bool {
     lengths && types.row_major() && all.chain(types.outs.iter().copied()).all(|t| t.dtype == DType::F32)
 }
 
-fn usual(activations: &[ActivationFn], usual: &[ActivationFn]) -> bool {
+pub(super) fn usual(activations: &[ActivationFn], usual: &[ActivationFn]) -> bool {
     activations.chunks(usual.len()).all(|a| a == usual)
 }
 

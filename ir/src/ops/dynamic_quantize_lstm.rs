@@ -25,7 +25,8 @@ op! {
 impl OpSpec for DynamicQuantizeLstm {
     const NAME: &'static str = "dynamic_quantize_lstm";
     const SAMPLES: &'static [&'static str] = &[
-        "graph @g(%x: f32[S, B, 5], %w: i8[1, 5, 12], %r: i8[1, 3, 12], %b: f32[1, 24]) { %s = const [0.01] : f32[1] %z = const [0] : i8[1] %y, %h, %c = dynamic_quantize_lstm(%x, %w, %r, %b, _, _, _, _, %s, %z, %s, %z) {direction = forward, activations = [sigmoid, tanh, tanh], alphas = [], betas = []} return %y, %h, %c }",
+        "graph @g(%x: f32[S, B, 5], %w: i8[1, 5, 12], %wr: i8[1, 3, 12], %b: f32[1, 24]) { %s = const [0.01] : f32[1] %z = const [0] : i8[1] %y, %h, %c = dynamic_quantize_lstm(%x, %w, %wr, %b, _, _, _, _, %s, %z, %s, %z) {direction = forward, activations = [sigmoid, tanh, tanh], alphas = [], betas = []} return %y, %h, %c }",
+        "graph @g(%x: f32[S, B, 5], %w: i8[2, 5, 12], %wr: u8[2, 3, 12], %b: f32[2, 24], %n: i32[B], %h0: f32[2, B, 3], %c0: f32[2, B, 3], %p: f32[2, 9]) { %s = const [0.01, 0.02] : f32[2] %z = const [0, 1] : i8[2] %zr = const [1, 0] : u8[2] %y, %h, %c = dynamic_quantize_lstm(%x, %w, %wr, %b, %n, %h0, %c0, %p, %s, %z, %s, %zr) {direction = bidirectional, activations = [sigmoid, tanh, tanh, sigmoid, tanh, tanh], alphas = [], betas = [], clip = 3.0} return %y, %h, %c }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

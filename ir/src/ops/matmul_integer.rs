@@ -18,6 +18,8 @@ impl OpSpec for MatMulInteger {
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%a: u8[B, M, 9], %b: i8[9, 4]) { %z = const [7] : u8[] %w = const [1, 2, 3, 4] : i8[4] %y = matmul_integer(%a, %b, %z, %w) return %y }",
         "graph @g(%a: i8[M, 9], %b: i8[9, 4]) { %y = matmul_integer(%a, %b) return %y }",
+        "graph @g(%a: u8[B, M, 9], %w: u8[9, 40], %z: u8[], %wz: u8[40]) { %y = matmul_integer(%a, %w, %z, %wz) return %y }",
+        "graph @g(%a: i8[M, 9], %w: i8[9, 70], %z: i8[M]) { %y = matmul_integer(%a, %w, %z) return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
@@ -36,7 +38,7 @@ impl OpSpec for MatMulInteger {
             let mut values = t.to_ints()?;
             if let Some(zero) = optional(operands, 2 + i) {
                 let mut dims = zero.dims().to_vec();
-                if i == 0 && dims.len() == 1 && dims[0] > 1 {
+                if i == 0 && dims.len() == 1 && dims[0] != 1 {
                     dims.push(1); // A vector for `a` has one element per row.
                 }
                 if broadcast::shape(&[&dims, t.dims()])?[..] != *t.dims() && zero.len() != 1 {

@@ -72,8 +72,10 @@ impl MatMulNBits {
 impl OpSpec for MatMulNBits {
     const NAME: &'static str = "matmul_nbits";
     const SAMPLES: &'static [&'static str] = &[
-        "graph @g(%x: f32[B, S, 40], %w: u8[6, 3, 8], %s: f32[18]) { %y = matmul_nbits(%x, %w, %s) {bits = 4, block = 16, n = 6, k = 40} return %y }",
-        "graph @g(%x: f32[B, 32], %w: u8[5, 2, 16], %s: f32[10], %z: u8[10], %b: f32[5]) { %y = matmul_nbits(%x, %w, %s, %z, _, %b) {bits = 8, block = 16, n = 5, k = 32} return %y }",
+        "graph @g(%x: f32[B, S, 40], %w: u8[6, 3, 8], %ws: f32[18]) { %y = matmul_nbits(%x, %w, %ws) {bits = 4, block = 16, n = 6, k = 40} return %y }",
+        "graph @g(%x: f32[B, 32], %w: u8[5, 2, 16], %ws: f32[10], %wz: u8[10], %b: f32[5]) { %y = matmul_nbits(%x, %w, %ws, %wz, _, %b) {bits = 8, block = 16, n = 5, k = 32} return %y }",
+        "graph @g(%x: f32[B, 48], %w: u8[5, 3, 4], %ws: f16[15], %wz: u8[5]) { %y = matmul_nbits(%x, %w, %ws, %wz) {bits = 2, block = 16, n = 5, k = 48} return %y }",
+        "graph @g(%x: f16[B, 48], %w: u8[5, 2, 16], %ws: f16[10], %wz: f16[10]) { %y = matmul_nbits(%x, %w, %ws, %wz) {bits = 4, block = 32, n = 5, k = 48} return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
