@@ -23,6 +23,7 @@ mod reduce;
 mod resize;
 mod rope;
 mod rows;
+mod tensor_scatter;
 mod widened;
 mod window;
 
@@ -105,12 +106,13 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::ShapeOf(_) => numbers::shape_of(types),
         CoreOp::Slice(op) => movement::slice(op, types),
         CoreOp::Softmax(op) => rows::softmax(op, types),
+        CoreOp::TensorScatter(op) => tensor_scatter::tensor_scatter(op, types),
         CoreOp::Tile(op) => pad::tile(op, types),
         CoreOp::TopK(op) => lines::top_k(op, types),
         CoreOp::Transpose(op) => movement::transpose(op, types),
         CoreOp::Trilu(op) => generate::trilu(op, types),
         CoreOp::Unary(op) => elementwise::unary(op, types),
         // No kernels yet: the reference evaluates them.
-        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::Rnn(_) | CoreOp::TensorScatter(_) => None,
+        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::Rnn(_) => None,
     }
 }

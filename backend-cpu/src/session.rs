@@ -8,7 +8,7 @@ use crate::kernels::pool::Pool;
 use crate::program::{Instr, Operand, Program, Source};
 use ir::eval::GraphError;
 use ir::ops::EvalError;
-use ir::tensor::Aligned;
+use ir::tensor::{Aligned, Memory};
 use ir::{Datum, Dim, Tensor, TensorType, ValueType};
 use plan::arena::Offsets;
 use runtime::{RunError, StepTime};
@@ -46,7 +46,7 @@ pub(crate) struct Frame {
     sizes: Vec<StepSizes>,
     slots: Vec<Option<Datum>>,
     results: Vec<Datum>,
-    scratch: Vec<u64>,
+    scratch: Aligned,
     /// One frame per body, made when it first runs.
     pub(crate) bodies: Vec<Vec<Option<Box<Frame>>>>,
     times: Option<Vec<(u64, Duration)>>,
@@ -64,7 +64,7 @@ impl Frame {
             sizes: program.steps.iter().map(|_| StepSizes::default()).collect(),
             slots: vec![None; program.entry.slots as usize],
             results: Vec::with_capacity(program.outputs.len()),
-            scratch: vec![],
+            scratch: Aligned::zeroed(0),
             bodies: program.steps.iter().map(|s| s.bodies.iter().map(|_| None).collect()).collect(),
             times: None,
             fresh: true,
@@ -73,7 +73,7 @@ impl Frame {
 
     pub(crate) fn memory_bytes(&self) -> usize {
         let bodies = self.bodies.iter().flatten().flatten().map(|f| f.memory_bytes()).sum::<usize>();
-        self.regions.bytes() + self.scratch.len() * 8 + bodies
+        self.regions.bytes() + self.scratch.bytes().len() + bodies
     }
 
     pub(crate) fn set_profiling(&mut self, on: bool) {
@@ -243,9 +243,7 @@ impl Frame {
                 instr.ins.iter().zip(&sizes.ins).map(|(o, d)| o.ty.as_tensor().map(|_| &d[..])).collect();
             let outs: SmallVec<[&[usize]; 2]> = sizes.outs.iter().map(|d| &d[..]).collect();
             sizes.scratch = kernel.scratch_words(pool, &CallDims { ins: &ins, outs: &outs });
-            if self.scratch.len() < sizes.scratch {
-                self.scratch.resize(sizes.scratch, 0);
-            }
+            reserve(&mut self.scratch, sizes.scratch);
         }
         Ok(())
     }
@@ -322,7 +320,7 @@ impl Frame {
             let Some(Slice::Write(bytes)) = slices.next() else { unreachable!("one write slice was asked for") };
             outs.push(ViewMut { dtype: ty.dtype, dims: &sizes.outs[i], bytes });
         }
-        let scratch = &mut self.scratch[..sizes.scratch];
+        let scratch = words(&mut self.scratch, sizes.scratch);
         kernel.run(&mut Call { pool, ins: &ins, outs: &mut outs, numbers: &sizes.numbers, scratch })
     }
 
@@ -465,4 +463,16 @@ fn kind(d: &Datum) -> &'static str {
 
 fn failed(instr: &Instr, source: EvalError) -> RunError {
     RunError::Node { node: instr.step.node.clone(), op: instr.step.op, origin: instr.step.origin.clone(), source }
+}
+
+/// Makes scratch hold at least so many words. Kernels that align their parts find it aligned for vectors.
+fn reserve(scratch: &mut Aligned, count: usize) {
+    if scratch.bytes().len() < count * 8 {
+        *scratch = Aligned::zeroed(count * 8);
+    }
+}
+
+/// The first words of scratch.
+fn words(scratch: &mut Aligned, count: usize) -> &mut [u64] {
+    bytemuck::cast_slice_mut(&mut scratch.bytes_mut()[..count * 8])
 }

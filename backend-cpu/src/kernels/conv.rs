@@ -30,7 +30,7 @@ pub use transposed::ConvTranspose;
 
 use super::elementwise::{UnaryFn, map_in_place};
 use super::math;
-use super::pack::{Layout, pack_panels, panel_elems};
+use super::pack::{Layout, PANEL, pack_panels, panel_elems};
 use super::pool::Pool;
 use smallvec::SmallVec;
 
@@ -167,7 +167,8 @@ impl Conv {
     /// Elements of scratch that [`Conv::run`] needs.
     pub fn scratch_elems(&self, pool: &Pool) -> usize {
         let each = if self.is_depthwise() { depthwise::scratch(self) } else { implicit::scratch(self, pool) };
-        pool.threads() * each
+        // Whole vectors, so that every thread's part is aligned where the caller's scratch is.
+        pool.threads() * each.next_multiple_of(PANEL)
     }
 
     /// `y = act(conv(x, weights) + bias + residual)`.

@@ -40,7 +40,8 @@ pub enum Compute {
 pub fn int4_scratch(pool: &Pool, m: usize, shape: Int4Shape) -> usize {
     let padded = shape.blocks() * shape.block;
     let rows = split(pool, m, shape).rows;
-    pool.threads() * (rows * (padded + 2 * shape.blocks()) + 4 * PANEL * UNPACKED.max(shape.block))
+    let rows = rows * (padded + 2 * shape.blocks());
+    pool.threads() * (rows.next_multiple_of(PANEL) + 4 * PANEL * UNPACKED.max(shape.block))
 }
 
 fn split(pool: &Pool, m: usize, shape: Int4Shape) -> Split {
@@ -98,8 +99,8 @@ impl<E: Element> Kernel for FloatTask<'_, '_, E> {
         let direct = y.rows <= DIRECT_ROWS;
         let rows = if direct { direct_rows::<S>(y.rows) } else { tile_rows::<S>(y.rows) };
         let stride = if direct { padded } else { shape.k };
-        let (a, rest) = scratch.split_at_mut(y.rows * stride);
-        let buffer = rest;
+        let (buffer, rest) = scratch.split_at_mut(4 * PANEL * UNPACKED.max(shape.block));
+        let a = &mut rest[..y.rows * stride];
         if *packed != Some(y.row) {
             if direct {
                 for first in (0..y.rows).step_by(rows) {

@@ -7,6 +7,7 @@ use crate::kernels::elementwise::UnaryFn;
 use crate::kernels::pool::Pool;
 use ir::ops::activation::{ActivationFn, parameters};
 use ir::ops::{Conv, ConvTranspose, EvalError};
+use ir::tensor::{Aligned, Memory};
 use smallvec::SmallVec;
 
 /// The engine's activation; `None` where it has no equal.
@@ -77,7 +78,7 @@ struct ConvKernel<G> {
     geometry: G,
     activation: Option<UnaryFn>,
     /// The weight in the kernel's layout, where it is a constant.
-    packed: Option<Vec<f32>>,
+    packed: Option<Aligned>,
 }
 
 /// Geometry of `conv`.
@@ -187,8 +188,8 @@ impl<G: Geometry> Kernel for ConvKernel<G> {
         let Some(w) = constants.get(1).copied().flatten() else { return };
         // The layout of a packed weight does not depend on the input's sizes.
         let Ok(built) = self.geometry.build(&self.geometry.least(w.dims), w.dims) else { return };
-        let mut packed = vec![0.0; built.packed_elems()];
-        built.pack(w.as_slice(), &mut packed);
+        let mut packed = Aligned::zeroed(built.packed_elems() * 4);
+        built.pack(w.as_slice(), bytemuck::cast_slice_mut(packed.bytes_mut()));
         self.packed = Some(packed);
     }
 
@@ -208,7 +209,7 @@ impl<G: Geometry> Kernel for ConvKernel<G> {
             return Ok(());
         }
         if let Some(packed) = &self.packed {
-            built.run(call.pool, x.as_slice(), packed, &epilogue, y, scratch);
+            built.run(call.pool, x.as_slice(), bytemuck::cast_slice(packed.bytes()), &epilogue, y, scratch);
             return Ok(());
         }
         let (packed, scratch) = scratch.split_at_mut(built.packed_elems());

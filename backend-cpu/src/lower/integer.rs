@@ -90,7 +90,8 @@ impl Kernel for MatMulInteger {
         if self.sums.len() != n {
             return Err(EvalError::Invalid("the packed weight was not there when the plan was loaded".into()));
         }
-        let weights = Int8Panels::new(bytemuck::cast_slice(b.bytes), &self.sums, b_zeros, b.dtype == DType::U8, n, k);
+        let panels = bytemuck::cast_slice(if self.packed { b.bytes } else { self.panels.bytes() });
+        let weights = Int8Panels::new(panels, &self.sums, b_zeros, b.dtype == DType::U8, n, k);
         let rows = Int8Rows { data: a.bytes, signed: a.dtype == DType::I8, zero_points: a_zeros, row_stride: k };
         let y = MatMut::new(call.outs[0].as_slice_mut(), m, n, n);
         int8::linear_int8(call.pool, rows, weights, y, bytemuck::cast_slice_mut(scratch));

@@ -91,9 +91,7 @@ impl Frame {
         let dims_of: SmallVec<[Option<&[usize]>; 4]> = in_dims.iter().map(|d| d.as_deref()).collect();
         let out_dims: SmallVec<[&[usize]; 2]> = types.iter().map(|(_, d)| &d[..]).collect();
         let words = kernel.scratch_words(pool, &CallDims { ins: &dims_of, outs: &out_dims });
-        if self.scratch.len() < words {
-            self.scratch.resize(words, 0);
-        }
+        super::reserve(&mut self.scratch, words);
         let mut memory = vec![];
         for (dtype, dims) in &types {
             memory.push(ir::tensor::Aligned::zeroed(dtype.bytes(ir::tensor::count(dims)?)));
@@ -103,7 +101,7 @@ impl Frame {
             .zip(&types)
             .map(|(m, (dtype, dims))| ViewMut { dtype: *dtype, dims, bytes: m.bytes_mut() })
             .collect();
-        let scratch = &mut self.scratch[..words];
+        let scratch = super::words(&mut self.scratch, words);
         kernel.run(&mut Call { pool, ins: &ins, outs: &mut outs, numbers: &numbers, scratch })?;
         drop(outs);
         let tensor = |(m, (dtype, dims)): (ir::tensor::Aligned, &(DType, Vec<usize>))| {

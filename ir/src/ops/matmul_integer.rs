@@ -20,6 +20,7 @@ impl OpSpec for MatMulInteger {
         "graph @g(%a: i8[M, 9], %b: i8[9, 4]) { %y = matmul_integer(%a, %b) return %y }",
         "graph @g(%a: u8[B, M, 9], %w: u8[9, 40], %z: u8[], %wz: u8[40]) { %y = matmul_integer(%a, %w, %z, %wz) return %y }",
         "graph @g(%a: i8[M, 9], %w: i8[9, 70], %z: i8[M]) { %y = matmul_integer(%a, %w, %z) return %y }",
+        "graph @g(%a: i8[M, 9], %w: u8[9, 40]) { %y = matmul_integer(%a, %w) %t = transpose(%w) {perm = [1, 0]} return %y, %t }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

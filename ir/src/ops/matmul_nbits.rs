@@ -76,6 +76,7 @@ impl OpSpec for MatMulNBits {
         "graph @g(%x: f32[B, 32], %w: u8[5, 2, 16], %ws: f32[10], %wz: u8[10], %b: f32[5]) { %y = matmul_nbits(%x, %w, %ws, %wz, _, %b) {bits = 8, block = 16, n = 5, k = 32} return %y }",
         "graph @g(%x: f32[B, 48], %w: u8[5, 3, 4], %ws: f16[15], %wz: u8[5]) { %y = matmul_nbits(%x, %w, %ws, %wz) {bits = 2, block = 16, n = 5, k = 48} return %y }",
         "graph @g(%x: f16[B, 48], %w: u8[5, 2, 16], %ws: f16[10], %wz: f16[10]) { %y = matmul_nbits(%x, %w, %ws, %wz) {bits = 4, block = 32, n = 5, k = 48} return %y }",
+        "graph @g(%x: f32[B, 32], %w: u8[5, 2, 8], %ws: f32[10]) { %y = matmul_nbits(%x, %w, %ws) {bits = 4, block = 16, n = 5, k = 32} %t = transpose(%w) {perm = [0, 2, 1]} return %y, %t }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

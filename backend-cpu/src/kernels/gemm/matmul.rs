@@ -77,7 +77,8 @@ impl Path {
 /// Elements of scratch that [`matmul`] needs for `m x k` by `k x n`, whatever the strides and the batch.
 pub fn matmul_scratch(pool: &Pool, m: usize, n: usize, k: usize) -> usize {
     let [rows, cols] = largest_block(m, n, k);
-    pool.threads() * (rows + cols) * k
+    // Whole vectors, so that every thread's columns are aligned where the caller's scratch is.
+    pool.threads() * ((rows + cols) * k).next_multiple_of(PANEL)
 }
 
 /// `y = epilogue(a * b)` for each matrix of the batch: `a` is `m x k`, `b` is `k x n`, `y` is `m x n`.
@@ -169,7 +170,7 @@ impl<E: Element> Task<'_, '_, E> {
     #[inline(always)]
     fn pack_and_multiply<S: Simd>(&mut self, simd: S) {
         let (k, y) = (self.k, &mut self.y);
-        let (a_buffer, b_buffer) = self.scratch.split_at_mut(self.block[0] * k);
+        let (b_buffer, a_buffer) = self.scratch.split_at_mut(self.block[1].next_multiple_of(PANEL) * k);
         let rows = tile_rows::<S>(y.rows);
         let a_packed = &mut a_buffer[..y.rows * k];
         if self.packed.a != Some((y.batch, y.row)) {
