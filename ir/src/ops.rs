@@ -267,7 +267,7 @@ op_table! {
 }
 pub use activation::ActivationFn;
 pub use arg_reduce::ArgFn;
-pub use attention::Scores;
+pub use attention::{Scores, Unseen};
 pub use cumulate::CumulateFn;
 pub use kv_write::SequencePlace;
 pub use moe::Gating;

@@ -54,12 +54,34 @@ impl<'g> Edit<'g> {
         Ok(value)
     }
 
+    /// [`Edit::apply`], unless the operator reads these operands already somewhere: then that value.
+    pub fn reuse(&mut self, op: impl Into<Op>, operands: &[Value]) -> Result<Value, Miss> {
+        let op = op.into();
+        let same = |n: &NodeId| self.graph.op(*n) == Some(&op) && self.graph.operands(*n).as_slice() == operands;
+        let found = operands.first().and_then(|v| self.graph.readers(*v).into_iter().map(|(n, _)| n).find(same));
+        match found {
+            Some(node) => Ok(node.into()),
+            None => self.apply(op, operands),
+        }
+    }
+
     /// Adds a constant.
     pub fn constant(&mut self, tensor: Tensor) -> Value {
         let name = self.graph.name(self.root).clone();
         let value = self.graph.constant(&name, tensor);
         self.made.push(value.node);
         value
+    }
+
+    /// The replacement also stands for these nodes.
+    pub fn covers(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        for node in nodes {
+            for name in self.graph.node(node).origin.clone() {
+                if !self.origin.contains(&name) {
+                    self.origin.push(name);
+                }
+            }
+        }
     }
 
     /// Adds a constant without dimensions.
@@ -109,6 +131,21 @@ impl<'g> Edit<'g> {
         let elements = fact.elements.or(old_fact.elements);
         self.graph.refine(new, Fact { ty, elements, constant: fact.constant });
         self.graph.replace(self.root, new);
+        Ok(new)
+    }
+
+    /// [`Edit::settle`] for an operator with several results, whose other results take the places of the root's.
+    pub(crate) fn settle_all(&mut self, new: Value) -> Result<Value, Miss> {
+        let old = self.root;
+        let others: Vec<(Value, Value)> =
+            self.graph.results(old.node).zip(self.graph.results(new.node)).skip(1).collect();
+        let new = self.settle(new)?;
+        for (old, new) in others {
+            let old_fact = self.graph.fact(old).clone();
+            self.graph.take_name(old, new);
+            self.graph.refine(new, old_fact);
+            self.graph.replace(old, new);
+        }
         Ok(new)
     }
 

@@ -5,15 +5,18 @@
 //! and can prove each pass by evaluating the graph before and after.
 
 pub mod audit;
+mod axes;
 pub mod canonicalize;
 mod driver;
 mod edit;
 pub mod fold_constants;
 pub mod fold_shapes;
+pub mod fuse_attention;
 pub mod fuse_elementwise;
 pub mod fuse_epilogues;
 pub mod fuse_moe_gemm;
 pub mod fuse_norm;
+pub mod fuse_rope;
 pub mod inline_branches;
 pub mod merge_duplicates;
 mod pass;

@@ -2,8 +2,8 @@
 
 use crate::driver::Stage;
 use crate::{
-    canonicalize, fold_constants, fold_shapes, fuse_elementwise, fuse_epilogues, fuse_moe_gemm, fuse_norm,
-    inline_branches, merge_duplicates,
+    canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues, fuse_moe_gemm,
+    fuse_norm, fuse_rope, inline_branches, merge_duplicates,
 };
 
 /// What every compilation runs, whatever the device.
@@ -20,6 +20,8 @@ pub fn standard() -> Vec<Stage> {
             rounds: 4,
         },
         Stage::Once(fuse_norm::PASS),
+        Stage::Once(fuse_rope::PASS),
+        Stage::Once(fuse_attention::PASS),
         Stage::Once(fuse_moe_gemm::PASS),
         Stage::Once(fuse_epilogues::PASS),
         Stage::Once(fuse_elementwise::PASS),

@@ -169,14 +169,25 @@ pub enum RowMask<'a> {
     Bool(&'a [u8]),
 }
 
+/// What becomes of a row of scores without weights of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Empty {
+    /// The weight of every key where all are masked.
+    pub weight: f32,
+    /// Whether weights that are not numbers are 0 instead.
+    pub guard: bool,
+}
+
 vectorise! {
     fn all_finite<FMA>(y: &[f32]) -> bool {
         lanes::sum(y, |y| y * 0.0) == 0.0
     }
 
     /// Scales and caps scores (`cap` 0: not), adds the mask and minus infinity outside `begin .. end`, and makes weights
-    /// of them; a row without keys weighs nothing.
-    pub fn weigh_masked<FMA>(scores: &mut [f32], scale: f32, cap: f32, mask: RowMask<'_>, begin: usize, end: usize) {
+    /// of them; what becomes of a row without keys, `empty` says.
+    pub fn weigh_masked<FMA>(
+        scores: &mut [f32], scale: f32, cap: f32, mask: RowMask<'_>, empty: Empty, begin: usize, end: usize,
+    ) {
         scale_and_cap::<FMA>(scores, scale, cap);
         let (begin, end) = (begin.min(scores.len()), end.min(scores.len()).max(begin.min(scores.len())));
         let open = match mask {
@@ -201,11 +212,15 @@ vectorise! {
             }
         };
         if !open {
-            return scores.fill(0.0);
+            return scores.fill(if empty.guard && empty.weight.is_nan() { 0.0 } else { empty.weight });
         }
         hide(&mut scores[..begin]);
         hide(&mut scores[end..]);
         normalise::<FMA>(scores, None);
+        // One score that is not a number makes all weights of the row so.
+        if empty.guard && scores[0].is_nan() {
+            scores.fill(0.0);
+        }
     }
 
     /// Scales and caps the scores in `begin .. end`, adds `bias` of a key and makes weights of them; the others weigh

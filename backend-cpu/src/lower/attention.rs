@@ -1,11 +1,11 @@
 //! `attention` and `group_query_attention`.
 
 use crate::kernel::{Call, CallDims, Chosen, Kernel, Types};
-use crate::kernels::attention::{AttentionShape, Heads, RowMask, attend, rotate, weigh_masked, weigh_window};
+use crate::kernels::attention::{AttentionShape, Empty, Heads, RowMask, attend, rotate, weigh_masked, weigh_window};
 use crate::kernels::dims::{Dims, broadcast_strides, dense_strides};
 use crate::kernels::pool::Pool;
-use ir::DType;
-use ir::ops::{Attention, EvalError, GroupQueryAttention};
+use ir::ops::{Attention, EvalError, GroupQueryAttention, Unseen};
+use ir::{DType, Dim};
 use smallvec::SmallVec;
 
 /// Elements of `words` of scratch.
@@ -89,6 +89,10 @@ impl Kernel for AttentionKernel {
         "attention"
     }
 
+    fn numbers(&self) -> Vec<Dim> {
+        self.op.offset.iter().cloned().collect()
+    }
+
     fn scratch_words(&self, pool: &Pool, dims: &CallDims<'_>) -> usize {
         let Some((shape, _)) = self.shape(dims.ins) else { return 0 };
         let joined = if self.joins(dims.ins) { shape.b * shape.hk * shape.t * (shape.d + shape.dv) } else { 0 };
@@ -137,12 +141,22 @@ impl Kernel for AttentionKernel {
         }
         let scale = self.op.scale.unwrap_or(1.0 / (d as f32).sqrt());
         let cap = self.op.softcap.unwrap_or(0.0);
+        let empty = Empty {
+            weight: match self.op.unseen.unwrap_or(Unseen::Zero) {
+                Unseen::Zero => 0.0,
+                Unseen::Mean => 1.0 / t as f32,
+                Unseen::Nan => f32::NAN,
+            },
+            guard: self.op.guard,
+        };
+        let first = call.numbers.first().copied();
         let has_past = past_k.is_some();
         let weigh = |[batch, head, row]: [usize; 3], scores: &mut [f32]| {
-            let offset = match (has_past, &lengths) {
-                (true, _) => past as i64,
-                (false, Some(l)) => l[batch] - s as i64,
-                (false, None) => 0,
+            let offset = match (first, has_past, &lengths) {
+                (Some(first), ..) => first,
+                (None, true, _) => past as i64,
+                (None, false, Some(l)) => l[batch] - s as i64,
+                (None, false, None) => 0,
             };
             let position = row as i64 + offset;
             let mut end = t as i64;
@@ -157,7 +171,7 @@ impl Kernel for AttentionKernel {
             }
             let begin = self.op.left.map_or(0, |l| position.saturating_sub(l).clamp(0, t as i64));
             let (begin, end) = (begin as usize, end.max(0) as usize);
-            weigh_masked(scores, scale, cap, mask.row((batch * hq + head) * s + row), begin, end);
+            weigh_masked(scores, scale, cap, mask.row((batch * hq + head) * s + row), empty, begin, end);
         };
         let y_strides = if y.dims.len() == 4 { [hq * s * dv, s * dv, dv] } else { [s * hq * dv, dv, hq * dv] };
         attend(call.pool, shape, [queries, keys, values], y.as_slice_mut(), y_strides, scratch, weigh);

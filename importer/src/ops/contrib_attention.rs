@@ -88,6 +88,9 @@ fn attend(cx: &mut NodeCx<'_>, heads: i64, parts: Parts) -> Result<Vec<Value>, N
         right: None,
         present: parts.present,
         scores: None,
+        offset: None,
+        unseen: None,
+        guard: false,
     };
     let absent = cx.graph.absent();
     let (past_k, past_v) = parts.past.unwrap_or((absent, absent));

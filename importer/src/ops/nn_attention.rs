@@ -36,6 +36,9 @@ fn attention(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
         right: window(cx.opt_i64("right_window_size")?),
         present,
         scores,
+        offset: None,
+        unseen: None,
+        guard: false,
     };
     let last = (0..7).rev().find(|i| cx.opt(*i).is_some()).unwrap_or(0);
     let operands: Vec<Value> = (0..=last.max(2)).map(|i| cx.or_absent(i)).collect();

@@ -21,6 +21,18 @@ attr_enum! {
     }
 }
 
+attr_enum! {
+    /// What a row of queries gives that sees no key.
+    pub enum Unseen {
+        /// Nothing: 0.
+        Zero = "zero",
+        /// The mean of all values: what is left when masked scores are the lowest finite number.
+        Mean = "mean",
+        /// NaN: what a softmax of minus infinities is.
+        Nan = "nan",
+    }
+}
+
 op! {
     /// `attention(q, k, v, mask?, past_k?, past_v?, kv_lengths?)`: ONNX Attention: `softmax(cap(q k^T scale) + mask) v`.
     ///
@@ -29,12 +41,17 @@ op! {
     /// `present` the keys and values behind their pasts `[B, Hkv, P+T, ..]`; with `scores` a stage of `[B, Hq, S, P+T]`.
     ///
     /// `mask` broadcasts to the scores; bool keeps where true, a float is added; missing columns are masked. Query i stands at
-    /// position p = i + P, or `i + kv_lengths[b] - S`, or i; `causal` keeps keys up to p, `left` and `right` keep keys from
-    /// `p - left` to `p + right`; keys at `kv_lengths[b]` and beyond are masked. A row without keys gives 0. `scale` is
+    /// position p = `i + offset`, an expression over the symbols; without `offset` at `i + P`, or `i + kv_lengths[b] - S`, or
+    /// i. `causal` keeps keys up to p (behind keys of the past that are part of `k` already, `offset` is their number), `left`
+    /// and `right` keep keys from `p - left` to `p + right`; keys at `kv_lengths[b]` and beyond are masked. `scale` is
     /// `1 / sqrt(D)` where absent; `softcap` c replaces a score s by `c tanh(s / c)`.
+    ///
+    /// A masked key adds nothing, even if its value is not finite. `unseen` says what a row gives that sees no key, 0 where
+    /// absent; with `guard` a row whose weights are not numbers gives 0 too.
     pub struct Attention {
-        causal: bool, scale: Option<f32>, softcap: Option<f32>, q_heads: Option<i64>, kv_heads: Option<i64>,
-        left: Option<i64>, right: Option<i64>, present: bool, scores: Option<Scores>,
+        causal: bool, offset: Option<Dim>, scale: Option<f32>, softcap: Option<f32>, q_heads: Option<i64>,
+        kv_heads: Option<i64>, left: Option<i64>, right: Option<i64>, present: bool, scores: Option<Scores>,
+        unseen: Option<Unseen>, guard: bool,
     }
 }
 
@@ -62,6 +79,8 @@ impl OpSpec for Attention {
         "graph @g(%q: f32[B, 4, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8], %m: bool[B, 1, S, P + T], %pk: f32[B, 2, P, 8], %pv: f32[B, 2, P, 8]) { %y, %nk, %nv = attention(%q, %k, %v, %m, %pk, %pv) {present = true} return %y, %nk, %nv }",
         "graph @g(%q: f32[B, S, 32], %k: f32[B, S, 16], %v: f32[B, S, 16]) { %y = attention(%q, %k, %v) {causal = true, q_heads = 4, kv_heads = 2, scale = 0.25, softcap = 5.0} return %y }",
         "graph @g(%q: f32[B, 3, S, 8], %k: f32[B, 3, T, 8], %v: f32[B, 3, T, 4], %m: f32[S, T]) { %y, %w = attention(%q, %k, %v, %m) {scores = softmax} return %y, %w }",
+        "graph @g(%q: f32[B, 4, S, 8], %k: f32[B, 2, P + S, 8], %v: f32[B, 2, P + S, 8], %m: bool[B, 1, 1, P + S]) { %y = attention(%q, %k, %v, %m) {causal = true, offset = P, unseen = mean} return %y }",
+        "graph @g(%q: f32[B, 2, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8], %m: bool[B, 1, S, T]) { %y = attention(%q, %k, %v, %m) {unseen = nan} %z = attention(%q, %k, %v, %m) {guard = true, unseen = nan} return %y, %z }",
         "graph @g(%q: f32[B, 2, 1, 8], %k: f32[B, 2, 9, 8], %v: f32[B, 2, 9, 8], %n: i64[B]) { %y = attention(%q, %k, %v, _, _, _, %n) {causal = true, left = 3} return %y }",
     ];
 
@@ -140,6 +159,7 @@ impl OpSpec for Attention {
         })?;
         let lengths = optional(operands, 6).map(Tensor::to_i64).transpose()?;
         ensure(lengths.as_ref().is_none_or(|l| l.len() == b), || format!("{b} lengths are needed"))?;
+        let first = self.offset.as_ref().map(|o| super::numbers(std::slice::from_ref(o))).transpose()?.map(|n| n[0]);
         let mask = Mask::read(operands, [b, hq, s, t])?;
         let scale = self.scale.map_or(1.0 / (d as f64).sqrt(), |s| s as f64);
         let cap = self.softcap.filter(|c| *c > 0.0).map(|c| c as f64);
@@ -152,10 +172,11 @@ impl OpSpec for Attention {
                 let (q, k) = (&query.data[row * d..][..d], &keys.data[(kv * t + j) * d..][..d]);
                 q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>() * scale
             };
-            let offset = match (past, &lengths) {
-                (Some(p), _) => p as i64,
-                (None, Some(l)) => l[bi] - s as i64,
-                (None, None) => 0,
+            let offset = match (first, past, &lengths) {
+                (Some(first), ..) => first,
+                (None, Some(p), _) => p as i64,
+                (None, None, Some(l)) => l[bi] - s as i64,
+                (None, None, None) => 0,
             };
             let position = i as i64 + offset;
             let seen = |j: usize| {
@@ -170,7 +191,15 @@ impl OpSpec for Attention {
             let capped: Vec<f64> = first.iter().map(|v| cap.map_or(*v, |c| c * (v / c).tanh())).collect();
             let masked: Vec<f64> = capped.iter().zip(&bias).map(|(v, b)| v + b).collect();
             let empty = bias.iter().all(|v| *v == f64::NEG_INFINITY);
-            let weights = if empty { vec![0.0; t] } else { softmax(&masked) };
+            let mut weights = match self.unseen.unwrap_or(Unseen::Zero) {
+                _ if !empty => softmax(&masked),
+                Unseen::Zero => vec![0.0; t],
+                Unseen::Mean => vec![1.0 / t as f64; t],
+                Unseen::Nan => vec![f64::NAN; t],
+            };
+            if self.guard && weights.iter().any(|w| w.is_nan()) {
+                weights.fill(0.0);
+            }
             if let Some(stage) = self.scores {
                 shown[at * t..][..t].copy_from_slice(match stage {
                     Scores::Raw => &first,

@@ -1,0 +1,231 @@
+//! Recognises attention that exporters spell out, and what its mask means.
+//!
+//! `softmax(q k^T scale + mask) v` becomes one `attention`, whatever reshapes, transpositions and copies of shared key heads
+//! lie between: those are followed by the dimensions they move ([`Axes`](crate::axes::Axes)), so query heads read their key
+//! head in place. Then the mask is looked at element by element ([`mask`]): a condition on positions becomes `causal`,
+//! `offset` and `left`, what depends on the data of a key alone a small bool operand; anything else stays as it is.
+//!
+//! ```ir before
+//! graph @decoder(%q: f32[B, 4, S, 8], %past: f32[B, 2, P, 8], %new: f32[B, 2, S, 8], %v: f32[B, 2, P + S, 8], %padding: i64[B, P + S]) {
+//!   %zero = const [0] : i64[]
+//!   %lowest = const [-3.4028234663852886e38] : f32[]
+//!   %none = const [0.0] : f32[]
+//!   %scale = const [0.25] : f32[]
+//!   %k = concat(%past, %new) {axis = 2} : f32[B, 2, P + S, 8]
+//!   %k5 = reshape(%k) {shape = [B, 2, 1, P + S, 8]} : f32[B, 2, 1, P + S, 8]
+//!   %kx = expand(%k5) {shape = [B, 2, 2, P + S, 8]} : f32[B, 2, 2, P + S, 8]
+//!   %k4 = reshape(%kx) {shape = [B, 4, P + S, 8]} : f32[B, 4, P + S, 8]
+//!   %kt = transpose(%k4) {perm = [0, 1, 3, 2]} : f32[B, 4, 8, P + S]
+//!   %qk = matmul(%q, %kt) : f32[B, 4, S, P + S]
+//!   %scores = mul(%qk, %scale) : f32[B, 4, S, P + S]
+//!   %keys = range() {length = P + S, start = 0, step = 1} : i64[P + S]
+//!   %rows = range() {length = S, start = P, step = 1} : i64[S]
+//!   %column = reshape(%rows) {shape = [S, 1]} : i64[S, 1]
+//!   %later = gt(%keys, %column) : bool[S, P + S]
+//!   %gap = eq(%padding, %zero) : bool[B, P + S]
+//!   %gap4 = reshape(%gap) {shape = [B, 1, 1, P + S]} : bool[B, 1, 1, P + S]
+//!   %hidden = or(%later, %gap4) : bool[B, 1, S, P + S]
+//!   %mask = select(%hidden, %lowest, %none) : f32[B, 1, S, P + S]
+//!   %masked = add(%scores, %mask) : f32[B, 4, S, P + S]
+//!   %weights = softmax(%masked) {axis = -1} : f32[B, 4, S, P + S]
+//!   %v5 = reshape(%v) {shape = [B, 2, 1, P + S, 8]} : f32[B, 2, 1, P + S, 8]
+//!   %vx = expand(%v5) {shape = [B, 2, 2, P + S, 8]} : f32[B, 2, 2, P + S, 8]
+//!   %v4 = reshape(%vx) {shape = [B, 4, P + S, 8]} : f32[B, 4, P + S, 8]
+//!   %y = matmul(%weights, %v4) : f32[B, 4, S, 8]
+//!   return %y
+//! }
+//! ```
+//! ```ir after
+//! graph @decoder(%q: f32[B, 4, S, 8], %past: f32[B, 2, P, 8], %new: f32[B, 2, S, 8], %v: f32[B, 2, P + S, 8], %padding: i64[B, P + S]) {
+//!   %k = concat(%past, %new) {axis = 2} : f32[B, 2, P + S, 8]
+//!   %y.1 = reshape(%padding) {shape = [B, 1, 1, P + S]} : i64[B, 1, 1, P + S]
+//!   %y.2 = cast(%y.1) {to = bool} : bool[B, 1, 1, P + S]
+//!   %y = attention(%q, %k, %v, %y.2) {causal = true, offset = P, scale = 0.25, unseen = mean} : f32[B, 4, S, 8]
+//!   return %y
+//! }
+//! ```
+
+mod heads;
+mod mask;
+mod scores;
+mod term;
+
+use crate::edit::Edit;
+use crate::pass::{Body, Context, Miss, Pass};
+use ir::Graph;
+use ir::graph::{NodeId, Value};
+use ir::ops::{Attention, CoreOp, Op, Unseen};
+use ir::scalar::BinaryFn;
+
+/// See the module.
+pub const PASS: Pass = Pass { name: "fuse-attention", body: Body::Whole(fuse) };
+
+fn fuse(graph: &mut Graph, cx: &mut Context) {
+    for id in graph.order() {
+        if !graph.contains(id) {
+            continue;
+        }
+        let id = match graph.op(id) {
+            Some(Op::CoreOp(CoreOp::MatMul(_))) => attempt(graph, cx, "attention", id, attention),
+            Some(Op::CoreOp(CoreOp::Attention(_))) => Some(id),
+            _ => None,
+        };
+        if let Some(id) = id {
+            attempt(graph, cx, "mask", id, mask::explain);
+        }
+    }
+}
+
+/// Rewrites a node or notes why not; returns what it became.
+fn attempt(
+    graph: &mut Graph,
+    cx: &mut Context,
+    rule: &'static str,
+    id: NodeId,
+    rewrite: fn(&mut Edit<'_>, NodeId) -> Result<Value, Miss>,
+) -> Option<NodeId> {
+    let mut edit = Edit::new(graph, id.into(), [id]);
+    match rewrite(&mut edit, id).and_then(|new| edit.settle_all(new)) {
+        Ok(new) => {
+            cx.note(rule, graph, new, Ok(()));
+            graph.prune(id);
+            Some(new.node)
+        }
+        Err(miss) => {
+            edit.abandon();
+            if miss != Miss::NoEffect {
+                cx.note(rule, graph, id.into(), Err(miss));
+            }
+            None
+        }
+    }
+}
+
+/// A product of weights that a softmax made with values.
+fn attention(edit: &mut Edit<'_>, id: NodeId) -> Result<Value, Miss> {
+    let operands = edit.graph.operands(id);
+    let found = scores::find(edit, operands[0])?;
+    let [q, k, v] = heads::find(edit, &found, operands[1])?;
+    let mask =
+        found.masks.iter().copied().map(Ok).reduce(|a, b| crate::canonicalize::binary(edit, BinaryFn::Add, a?, b?));
+    let mask = mask.transpose()?;
+    let op = Attention {
+        causal: false,
+        offset: None,
+        scale: Some((found.scale * q.scale * k.scale) as f32),
+        softcap: found.cap.map(|c| c as f32),
+        q_heads: None,
+        kv_heads: None,
+        left: None,
+        right: None,
+        present: false,
+        scores: None,
+        unseen: mask.is_some().then_some(found.unseen.unwrap_or(Unseen::Nan)),
+        guard: found.guard,
+    };
+    edit.covers(found.nodes.iter().copied());
+    edit.covers([&q, &k, &v].into_iter().flat_map(|side| side.nodes.iter().copied()));
+    let mut operands = vec![];
+    for side in [&q, &k, &v] {
+        operands.push(side.build(edit)?);
+    }
+    operands.extend(mask);
+    edit.apply(op, &operands)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check_doc_example, check_refused, rewritten};
+
+    #[test]
+    fn doc_example() {
+        check_doc_example(&PASS, include_str!("fuse_attention.rs"));
+    }
+
+    /// `stmts` from `%s`, the scores `[B, 2, S, T]`, to `%y`; `%p` is a float mask, `%m` one of truth values.
+    fn attention(stmts: &str) -> String {
+        let inputs =
+            "%q: f32[B, 2, S, 4], %k: f32[B, 2, 4, T], %v: f32[B, 2, T, 4], %p: f32[B, 1, S, T], %m: bool[B, 1, 1, T]";
+        let constants = "%c = const [0.5] : f32[] %low = const [-3.4028234663852886e38] : f32[] %inf = const [-inf] : f32[] %zero = const [0.0] : f32[]";
+        format!("graph @g({inputs}) {{ {constants} %s = matmul(%q, %k) {stmts} return %y }}")
+    }
+
+    fn check(stmts: &str, expected: &str) {
+        let keys = "%y.1 = transpose(%k) {perm = [0, 1, 3, 2]}";
+        assert_eq!(rewritten(&PASS, &attention(stmts)), format!("{keys}; {expected}"), "{stmts}");
+    }
+
+    fn refused(stmts: &str, why: &'static str) {
+        let mut g = ir::text::parse(&attention(stmts)).unwrap();
+        g.remove_dead();
+        check_refused(&PASS, &g.to_string(), why);
+    }
+
+    const END: &str = "%w = softmax(%a) {axis = -1} %y = matmul(%w, %v)";
+
+    #[test]
+    fn scores_in_the_forms_of_exporters() {
+        check("%w = softmax(%s) {axis = 3} %y = matmul(%w, %v)", "%y = attention(%q, %y.1, %v) {scale = 1.0}");
+        check(
+            &format!("%d = mul(%s, %c) %a = add(%p, %d) {END}"),
+            "%y = attention(%q, %y.1, %v, %p) {scale = 0.5, unseen = nan}",
+        );
+        let sides = "%qs = mul(%q, %c) %ks = mul(%c, %k) %e = matmul(%qs, %ks) %a = add(%e, %p)";
+        check(&format!("{sides} {END}"), "%y = attention(%q, %y.1, %v, %p) {scale = 0.25, unseen = nan}");
+        check(
+            &format!("%a = select(%m, %s, %low) {END}"),
+            "%y = attention(%q, %y.1, %v, %m) {scale = 1.0, unseen = mean}",
+        );
+        check(
+            &format!("%b = select(%m, %zero, %inf) %a = add(%s, %b) {END}"),
+            "%y = attention(%q, %y.1, %v, %m) {scale = 1.0, unseen = nan}",
+        );
+        check(
+            "%w = softmax(%s) {axis = -1} %n = is_nan(%w) %g = select(%n, %zero, %w) %y = matmul(%g, %v)",
+            "%y = attention(%q, %y.1, %v) {guard = true, scale = 1.0}",
+        );
+        check(
+            &format!("%two = const [2.0] : f32[] %d = mul(%s, %c) %t = tanh(%d) %a = mul(%t, %two) {END}"),
+            "%y = attention(%q, %y.1, %v) {scale = 1.0, softcap = 2.0}",
+        );
+    }
+
+    #[test]
+    fn keeps_weights_that_others_read() {
+        let text = attention("%w = softmax(%s) {axis = -1} %y = matmul(%w, %v)").replace("return %y", "return %w, %y");
+        let mut g = ir::text::parse(&text).unwrap();
+        g.remove_dead();
+        check_refused(&PASS, &g.to_string(), "the weights or scores of the attention have another reader");
+    }
+
+    #[test]
+    fn keeps_what_is_no_attention() {
+        refused("%w = softmax(%s) {axis = 2} %y = matmul(%w, %v)", "the softmax is not over the keys");
+        refused(
+            &format!("%b = add(%s, %p) %a = mul(%b, %c) {END}"),
+            "the scores are scaled after they are masked or capped",
+        );
+        refused(
+            &format!("%few = const [-9.0] : f32[] %a = select(%m, %s, %few) {END}"),
+            "the number that replaces a score is not low enough to hide its key",
+        );
+        refused(
+            &format!("%b = add(%s, %p) %a = select(%m, %b, %low) {END}"),
+            "one mask is added and another one selects",
+        );
+        refused(&format!("%a = select(%m, %low, %s) {END}"), "the mask says which keys are hidden, not which are kept");
+    }
+
+    #[test]
+    fn keeps_products_of_other_ranks() {
+        let text = "
+graph @g(%q: f32[N, S, 4], %k: f32[N, 4, T], %v: f32[N, T, 4]) {
+  %s = matmul(%q, %k) : f32[N, S, T]
+  %w = softmax(%s) {axis = -1} : f32[N, S, T]
+  %y = matmul(%w, %v) : f32[N, S, 4]
+  return %y
+}";
+        check_refused(&PASS, text, "the products of the attention are not over [batch, heads, rows, width]");
+    }
+}
