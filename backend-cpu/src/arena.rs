@@ -30,11 +30,42 @@ pub(crate) enum Slice<'a> {
 /// The arena (region 0), one region per output, and one per state.
 pub(crate) struct Regions {
     memory: Vec<Arc<Aligned>>,
+    /// Which regions are the caller's memory; these are never replaced.
+    bound: Vec<bool>,
 }
 
 impl Regions {
     pub(crate) fn new(count: usize) -> Regions {
-        Regions { memory: (0..count).map(|_| Arc::new(Aligned::zeroed(0))).collect() }
+        Regions { memory: (0..count).map(|_| Arc::new(Aligned::zeroed(0))).collect(), bound: vec![false; count] }
+    }
+
+    /// Makes the caller's memory a region.
+    pub(crate) fn bind(&mut self, region: usize, memory: Aligned) {
+        self.memory[region] = Arc::new(memory);
+        self.bound[region] = true;
+    }
+
+    /// Gives the caller's memory back, unless somebody still sees it.
+    pub(crate) fn unbind(&mut self, region: usize) -> Option<Aligned> {
+        if !self.bound[region] || Arc::get_mut(&mut self.memory[region]).is_none() {
+            return None;
+        }
+        self.bound[region] = false;
+        let memory = std::mem::replace(&mut self.memory[region], Arc::new(Aligned::zeroed(0)));
+        Arc::try_unwrap(memory).ok()
+    }
+
+    /// Whether `len` bytes can be written to a region; the caller's memory must have room, and no result must lie in it.
+    pub(crate) fn check(&mut self, region: usize, len: usize) -> Result<(), String> {
+        let memory = &mut self.memory[region];
+        if !self.bound[region] {
+            return Ok(());
+        }
+        let Some(memory) = Arc::get_mut(memory) else {
+            return Err("a result in the memory bound to it is still in use".into());
+        };
+        let room = memory.bytes().len();
+        if room < len { Err(format!("it takes {len} bytes, the memory bound to it has {room}")) } else { Ok(()) }
     }
 
     /// Makes a region hold at least `len` bytes that nobody else sees. Contents are lost when it grows or was shared.
@@ -68,7 +99,7 @@ impl Regions {
 
     /// One slice per part. Panics when a written part overlaps another or a part leaves its region: a checked plan has
     /// neither.
-    pub(crate) fn split(&mut self, parts: &[Part]) -> SmallVec<[Slice<'_>; 8]> {
+    pub(crate) fn split(&mut self, parts: &[Part]) -> SmallVec<[Slice<'_>; 12]> {
         for (i, a) in parts.iter().enumerate() {
             let clash = parts[i + 1..].iter().find(|b| (a.write || b.write) && a.overlaps(b));
             assert!(clash.is_none(), "a step's write overlaps another of its operands: {a:?} and {clash:?}");

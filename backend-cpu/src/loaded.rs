@@ -6,6 +6,7 @@ use crate::session::{Frame, Symbols};
 use crate::step::Stepper;
 use crate::target::Cpu;
 use ir::Datum;
+use ir::tensor::Aligned;
 use plan::{CheckedPlan, Port, Target, Weights};
 use runtime::{
     Backend, Batch, LoadError, Loaded, RunError, Session, SlotOptions, Slots, StepError, StepKernel, StepModel,
@@ -102,6 +103,14 @@ impl Session for CpuSession {
 
     fn truncate(&mut self, slot: u32, len: usize) -> Result<(), StepError> {
         self.stepper.as_mut().ok_or(StepError::NotOpen)?.slots.truncate(slot, len)
+    }
+
+    fn bind_output(&mut self, output: usize, memory: Aligned) -> Result<(), RunError> {
+        self.frame.bind_output(&self.program, output, memory)
+    }
+
+    fn take_output(&mut self, output: usize) -> Result<Aligned, RunError> {
+        self.frame.take_output(&self.program, output)
     }
 
     fn set_profiling(&mut self, on: bool) {

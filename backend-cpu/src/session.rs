@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod bound;
 mod late;
 mod symbols;
 pub(crate) use symbols::Symbols;
@@ -251,9 +252,14 @@ impl Frame {
     fn reserve_outputs(&mut self, program: &Program) -> Result<(), RunError> {
         for (i, output) in program.outputs.iter().enumerate() {
             let Source::Output(region) = output.source else { continue };
-            let bytes = output.ty.as_tensor().and_then(TensorType::bytes);
-            let bytes = bytes.ok_or_else(|| RunError::Memory(format!("output {i} has no size")))?;
-            let len = self.symbols.size(&bytes).map_err(|e| RunError::Memory(e.to_string()))?;
+            let failed = |e: EvalError| RunError::Memory(format!("output {i}: {e}"));
+            let Some(ty) = output.ty.as_tensor() else { continue };
+            let mut dims = Dims::new();
+            self.symbols.dims(ty, &mut dims).map_err(failed)?;
+            let len = ty.dtype.bytes(ir::tensor::count(&dims).map_err(|e| failed(e.into()))?);
+            self.regions
+                .check(1 + region, len)
+                .map_err(|reason| RunError::Output { name: program.entry.outputs[i].name.clone(), reason })?;
             self.regions.reserve(1 + region, len);
         }
         Ok(())
@@ -280,7 +286,7 @@ impl Frame {
     fn kernel_step(&mut self, instr: &Instr, at: usize, pool: &Pool, inputs: &[Datum]) -> Result<(), EvalError> {
         let kernel = instr.kernel.as_ref().expect("the caller checked");
         let sizes = &self.sizes[at];
-        let mut parts: SmallVec<[Part; 8]> = SmallVec::new();
+        let mut parts: SmallVec<[Part; 12]> = SmallVec::new();
         for (i, o) in instr.ins.iter().enumerate().filter(|(_, o)| !instr.replaces(o)) {
             parts.extend(self.part(o, &sizes.ins[i], sizes.in_offsets[i], false));
         }
@@ -314,7 +320,7 @@ impl Frame {
             };
             ins.push(Some(View { dtype: ty.dtype, dims, bytes }));
         }
-        let mut outs: SmallVec<[ViewMut<'_>; 2]> = SmallVec::new();
+        let mut outs: SmallVec<[ViewMut<'_>; 3]> = SmallVec::new();
         for (i, o) in instr.outs.iter().enumerate() {
             let ty = o.ty.as_tensor().expect("the results of a kernel are tensors");
             let Some(Slice::Write(bytes)) = slices.next() else { unreachable!("one write slice was asked for") };

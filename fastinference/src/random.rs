@@ -49,17 +49,33 @@ fn bind(graph: &Graph, options: &RandomInputs) -> Symbols {
         }
     }
     solve(graph, &mut symbols);
-    for id in &graph.inputs {
+    // Masks come last: they are as wide as what they mask.
+    let is_mask = |id: &ir::NodeId| graph.name((*id).into()).to_ascii_lowercase().contains("mask");
+    let (masks, others): (Vec<ir::NodeId>, Vec<ir::NodeId>) = graph.inputs.iter().partition(|id| is_mask(id));
+    for id in others.iter().chain(&masks) {
         let Some(ty) = graph.tensor_ty((*id).into()) else { continue };
         for (axis, d) in ty.dims().unwrap_or_default().iter().enumerate() {
-            let Some(s) = d.as_sym() else { continue };
-            if !symbols.contains_key(s) {
-                symbols.insert(s.into(), guess(s, ty, axis));
-                solve(graph, &mut symbols);
-            }
+            let Some(s) = d.as_sym().filter(|s| !symbols.contains_key(*s)) else { continue };
+            let masked = if is_mask(id) && axis == 1 { masked_steps(graph, &symbols) } else { None };
+            let guessed = masked.unwrap_or_else(|| guess(graph.name((*id).into()), s, ty, axis));
+            symbols.insert(s.into(), guessed);
+            solve(graph, &mut symbols);
         }
     }
     symbols
+}
+
+/// How many steps a mask covers: the new ones, and those in the caches.
+fn masked_steps(graph: &Graph, symbols: &Symbols) -> Option<i64> {
+    let steps = |names: &[&str], axis: usize| {
+        graph.inputs.iter().find_map(|id| {
+            let name = graph.name((*id).into()).to_ascii_lowercase();
+            let d = graph.tensor_ty((*id).into())?.dims()?.get(axis)?;
+            if names.iter().any(|n| name.contains(n)) { d.eval(&|s| symbols.get(s).copied()).ok() } else { None }
+        })
+    };
+    let new = steps(&["input_ids", "inputs_embeds", "decoder_input"], 1)?;
+    Some(new + steps(&["past", "cache"], 2).unwrap_or(0))
 }
 
 /// Gives a value to symbols that a constraint determines.
@@ -81,17 +97,23 @@ fn solve(graph: &Graph, symbols: &mut Symbols) {
 }
 
 /// A size that such a dimension often has.
-fn guess(symbol: &str, ty: &TensorType, axis: usize) -> i64 {
+fn guess(input: &str, symbol: &str, ty: &TensorType, axis: usize) -> i64 {
     let name = symbol.to_ascii_lowercase();
     let rank = ty.dims().map_or(0, <[Dim]>::len);
     let channels = ty.dims().and_then(|d| d.get(1)?.as_const());
     match () {
         _ if name.contains("batch") || axis == 0 && rank > 1 => 1,
-        _ if name.contains("past") => 4,
+        _ if name.contains("past") || is_cache(input) => 4,
         _ if rank == 4 && axis >= 2 && matches!(channels, Some(1 | 3)) => 224,
         _ if rank == 4 && axis == 3 && ty.dims().and_then(|d| d[3].as_const()).is_none() => 8,
         _ => 8,
     }
+}
+
+/// Whether an input is a key-value cache by its name.
+fn is_cache(input: &str) -> bool {
+    let input = input.to_ascii_lowercase();
+    ["past", "cache"].iter().any(|word| input.contains(word))
 }
 
 struct Random {

@@ -5,6 +5,7 @@ use ir::Datum;
 use ir::eval::GraphError;
 use ir::graph::Origin;
 use ir::ops::EvalError;
+use ir::tensor::Aligned;
 use plan::{CheckedPlan, Port, Target, Weights};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,20 @@ pub trait Session: Send {
     /// Keeps the first `len` tokens of a slot's sequence, all where it has fewer; 0 empties the slot.
     fn truncate(&mut self, _slot: u32, _len: usize) -> Result<(), StepError> {
         Err(StepError::NoStep)
+    }
+    /// Gives the session memory for an output (its number in order). Runs write the output there and return a tensor that lies
+    /// in it, until [`Session::take_output`]. A run fails when the memory is too short, or a result in it is still held.
+    ///
+    /// Fails when the size of the output depends on data, or the device cannot write to memory of the caller's.
+    fn bind_output(&mut self, output: usize, _memory: Aligned) -> Result<(), RunError> {
+        let reason = "this device cannot write to memory of the caller's".to_string();
+        Err(RunError::Output { name: output.to_string().into(), reason })
+    }
+    /// Takes back the memory that was bound to an output; the results of the last run are no longer valid. Fails when none is
+    /// bound, or a clone of a result in it is still held.
+    fn take_output(&mut self, output: usize) -> Result<Aligned, RunError> {
+        let reason = "no memory is bound to it".to_string();
+        Err(RunError::Output { name: output.to_string().into(), reason })
     }
     /// Turns measuring of every step on or off, and clears what was measured.
     fn set_profiling(&mut self, on: bool);
@@ -130,6 +145,14 @@ pub enum RunError {
         origin: Origin,
         /// What went wrong.
         source: EvalError,
+    },
+    /// An output cannot be written to the memory bound to it.
+    #[error("output `{name}`: {reason}")]
+    Output {
+        /// The output.
+        name: Arc<str>,
+        /// Why not.
+        reason: String,
     },
     /// A size that this binding of the symbols gives cannot be had.
     #[error("working memory for these input sizes: {0}")]

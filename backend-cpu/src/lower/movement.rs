@@ -189,7 +189,13 @@ impl Kernel for CopyKernel {
     }
 
     fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
-        call.outs[0].bytes.copy_from_slice(call.input(0).bytes);
+        let (x, dims) = (call.input(0), call.outs[0].dims);
+        let y = &mut call.outs[0].bytes;
+        // A reshape whose sizes agree only for some bindings of the symbols.
+        if x.bytes.len() != y.len() {
+            return Err(EvalError::Invalid(format!("{:?} cannot become {dims:?}: another number of elements", x.dims)));
+        }
+        y.copy_from_slice(x.bytes);
         Ok(())
     }
 }

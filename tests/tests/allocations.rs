@@ -1,0 +1,50 @@
+//! A run with shapes seen before allocates nothing: on the caller's thread and on the session's workers.
+
+use fastinference::{CompileOptions, Datum, Model, RandomInputs};
+use fastinference_tests::counting_allocator::{Counting, allocations};
+use fastinference_tests::models::samples;
+use std::path::Path;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Allocations of one call after two that warm up.
+fn of_one_run(model: &Model, inputs: &[Datum], threads: usize) -> u64 {
+    let mut session = model.session(threads);
+    session.run(inputs).unwrap();
+    session.run(inputs).unwrap();
+    let before = allocations();
+    session.run(inputs).unwrap();
+    allocations() - before
+}
+
+// One test, because the count is of the whole process.
+#[test]
+fn a_run_with_known_shapes_allocates_nothing() {
+    let before = allocations();
+    drop(vec![0u8; 1000]);
+    assert!(allocations() > before, "allocations are counted");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shakespeare-moe");
+    let model = Model::open(&example, &CompileOptions::default()).unwrap();
+    let inputs = model.random_inputs(&RandomInputs::default()).unwrap();
+    for threads in [1, 2] {
+        assert_eq!(of_one_run(&model, &inputs, threads), 0, "shakespeare-moe on {threads} threads");
+    }
+    for sample in samples() {
+        // Sizes that depend on data, control flow, sequences and text live in slots, which allocate.
+        if ["branches", "looping", "scanning", "sequences", "late", "texts"].contains(&sample.name) {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in &sample.files {
+            std::fs::write(folder.path().join(name), content).unwrap();
+        }
+        std::fs::write(folder.path().join("model.onnx"), &sample.model).unwrap();
+        let model = Model::open(folder.path(), &CompileOptions::default()).unwrap();
+        let inputs = model.random_inputs(&RandomInputs::default()).unwrap();
+        let reference: Vec<_> = model.kernels().into_iter().filter(|k| k.kernel == "reference").collect();
+        let count = of_one_run(&model, &inputs, 2);
+        println!("{}: {count} allocations, {} reference steps", sample.name, reference.len());
+        assert!(count == 0 || !reference.is_empty(), "{}: {count} allocations", sample.name);
+    }
+}
