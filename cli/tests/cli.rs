@@ -39,12 +39,14 @@ fn a_model_is_compiled_run_inspected_and_verified() {
     let at = folder.path();
     let summary = good(at, &["compile", "tiny.onnx"]);
     assert!(summary.contains("tiny.plan") && summary.contains("nodes"), "{summary}");
+    assert!(summary.contains(", written in "), "{summary}");
     assert_eq!(names(at), ["tiny.onnx", "tiny.plan"]);
     fs::write(at.join("x.npy"), npy("(1, 2)", &[1.0, -1.0])).unwrap();
     for model in ["tiny.plan", "tiny.onnx"] {
         let shown =
             good(at, &["run", model, "--input", "x=x.npy", "--output-dir", "out", "--repeat", "3", "--profile"]);
         assert!(shown.contains("out y f32[1, 3]  10.00000 20.00000 30.00000"), "{shown}");
+        assert!(shown.contains("ready in "), "{shown}");
         assert!(shown.contains("time of 3 runs: min") && shown.contains("time by operator"), "{shown}");
         assert_eq!(names(&at.join("out")), ["output_0.npy", "outputs.json"]);
         let listed: serde_json::Value =

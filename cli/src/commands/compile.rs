@@ -10,6 +10,7 @@ use fastinference::{CompileOptions, Compiled, Report};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Compiles a model to a plan.
 #[derive(Args)]
@@ -55,13 +56,14 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     let mut stages = Stages::new(&flags.print_after);
     let saved = fastinference::compile(&flags.model, &options, &mut stages).and_then(|compiled| {
         fastinference::Progress::stage(&mut stages, "writing the plan");
+        let started = Instant::now();
         let bytes = compiled.save(&plan, flags.force)?;
-        Ok((compiled, bytes))
+        Ok((compiled, bytes, started.elapsed()))
     });
     stages.finish();
-    let (compiled, bytes) = saved?;
+    let (compiled, bytes, writing) = saved?;
     let mut out = io::stdout().lock();
-    summary(&mut out, &flags.model, &plan, &compiled, bytes)?;
+    summary(&mut out, &flags.model, &plan, &compiled, (bytes, writing))?;
     if flags.explain {
         explain(&mut out, compiled.report())?;
     }
@@ -86,10 +88,17 @@ fn may_write(plan: &Path, force: bool) -> Result<(), Failure> {
         .with_help("name another place with -o"))
 }
 
-/// What the compiler did, for people.
-pub fn summary(out: &mut dyn Write, model: &Path, plan: &Path, compiled: &Compiled, bytes: u64) -> io::Result<()> {
+/// What the compiler did, for people; the last operand is the size of the plan and how long writing it took.
+pub fn summary(
+    out: &mut dyn Write,
+    model: &Path,
+    plan: &Path,
+    compiled: &Compiled,
+    (bytes, writing): (u64, Duration),
+) -> io::Result<()> {
     let report = compiled.report();
-    writeln!(out, "compiled {} in {}", model.display(), units::time(report.elapsed))?;
+    let (compiling, writing) = (units::time(report.elapsed), units::time(writing));
+    writeln!(out, "compiled {} in {compiling}, written in {writing}", model.display())?;
     let weights = units::bytes(report.weight_bytes);
     writeln!(out, "  plan       {} ({}, weights {weights})", plan.display(), units::bytes(bytes))?;
     let (before, after) = (report.nodes_before, report.nodes_after);

@@ -12,6 +12,7 @@ use fastinference::text::Sampling;
 use fastinference::{CompileOptions, Compiled};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Compiles a small mixture-of-experts model trained on Shakespeare and lets it write a passage.
 #[derive(Args)]
@@ -34,11 +35,14 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     let compiled = compiled?;
     let mut out = io::stdout().lock();
     five_lines(&mut out, &folder, &compiled)?;
+    let elapsed = compiled.report().elapsed;
+    let started = Instant::now();
     let model = compiled.into_model()?;
     write!(out, "\n{}", flags.prompt)?;
     out.flush()?;
     drop(out);
     let mut generator = Generator::open(&model, &folder, flags.on.threads)?;
+    let loading = elapsed + started.elapsed();
     let how = flags.how;
     let sampling = Sampling {
         temperature: how.temperature.unwrap_or(0.8),
@@ -48,7 +52,7 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     };
     let options = GenerateOptions { sampling, max_tokens: how.max_tokens, stop: vec![] };
     let generated = stream(&mut generator, &flags.prompt, &options, true)?;
-    show_speed(&generated);
+    show_speed(&generated, loading);
     Ok(())
 }
 

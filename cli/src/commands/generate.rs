@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Continues a prompt with a language model.
 ///
@@ -70,15 +71,17 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         Some(text) if text != "-" => text.to_string(),
         _ => from_standard_input()?,
     };
+    let started = Instant::now();
     let model = models::open_cached(&flags.model)?;
     let mut generator = Generator::open(&model, &models::text_folder(&flags.model), flags.on.threads)?;
+    let loading = started.elapsed();
     let options =
         GenerateOptions { sampling: flags.how.sampling(), max_tokens: flags.how.max_tokens, stop: flags.stop.clone() };
     let generated = stream(&mut generator, &prompt, &options, !flags.json)?;
     if flags.json {
-        writeln!(io::stdout().lock(), "{}", object(&generated))?;
+        writeln!(io::stdout().lock(), "{}", object(&generated, loading))?;
     }
-    show_speed(&generated);
+    show_speed(&generated, loading);
     Ok(())
 }
 
@@ -138,13 +141,14 @@ fn interrupted() -> Arc<AtomicBool> {
     raised
 }
 
-/// Says on standard error how fast it was.
-pub fn show_speed(generated: &Generated) {
+/// Says on standard error how fast it was; `loading` is the time until the model was ready.
+pub fn show_speed(generated: &Generated, loading: Duration) {
     let (prompt, new) = (generated.prompt_ids.len(), generated.new_ids.len());
     // The first new token comes out of the prefill.
     let decoded = new.saturating_sub(1);
     eprintln!(
-        "prefill {prompt} tokens in {} ({:.1} tokens/s), decode {decoded} tokens in {} ({:.1} tokens/s), ended by {}",
+        "ready in {}, prefill {prompt} tokens in {} ({:.1} tokens/s), decode {decoded} tokens in {} ({:.1} tokens/s), ended by {}",
+        units::time(loading),
         units::time(generated.prefill),
         units::rate(prompt, generated.prefill),
         units::time(generated.decode),
@@ -175,14 +179,16 @@ struct Object<'a> {
 
 #[derive(Serialize)]
 struct Timing {
+    load_ms: f64,
     prefill_ms: f64,
     prefill_tokens_per_s: f64,
     decode_ms: f64,
     decode_tokens_per_s: f64,
 }
 
-fn object(generated: &Generated) -> String {
+fn object(generated: &Generated, loading: Duration) -> String {
     let timing = Timing {
+        load_ms: units::milliseconds(loading),
         prefill_ms: units::milliseconds(generated.prefill),
         prefill_tokens_per_s: units::rate(generated.prompt_ids.len(), generated.prefill),
         decode_ms: units::milliseconds(generated.decode),

@@ -55,7 +55,9 @@ pub struct Flags {
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
+    let started = Instant::now();
     let model = models::open(&flags.model, &CompileOptions::default())?;
+    let loading = started.elapsed();
     let given = inputs::gather(&model, &flags.inputs)?;
     let mut session = model.session(flags.on.threads);
     let mut out = io::stdout().lock();
@@ -68,6 +70,7 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     for (port, datum) in ports.iter().zip(&results) {
         writeln!(out, "out {} {}  {}", port.name, tensor_file::describe(datum), tensor_file::preview(datum))?;
     }
+    writeln!(out, "ready in {}", units::time(loading))?;
     show_times(&mut out, &times, memory)?;
     if flags.profile {
         show_profile(&mut out, session.profile())?;
