@@ -67,7 +67,7 @@ fn fuse(graph: &mut Graph, cx: &mut Context) {
         }
         let id = match graph.op(id) {
             Some(Op::CoreOp(CoreOp::MatMul(_))) => attempt(graph, cx, "attention", id, attention),
-            Some(Op::CoreOp(CoreOp::Attention(_))) => Some(id),
+            Some(Op::CoreOp(CoreOp::Attention(_))) => Some(attempt(graph, cx, "shared-heads", id, share).unwrap_or(id)),
             _ => None,
         };
         if let Some(id) = id {
@@ -133,6 +133,22 @@ fn attention(edit: &mut Edit<'_>, id: NodeId) -> Result<Value, Miss> {
     edit.apply(op, &operands)
 }
 
+/// An attention over copies of key heads reads the heads that were copied.
+fn share(edit: &mut Edit<'_>, id: NodeId) -> Result<Value, Miss> {
+    let Some(Op::CoreOp(CoreOp::Attention(op))) = edit.graph.op(id).cloned() else { return Err(Miss::NoEffect) };
+    let mut operands = edit.graph.operands(id).to_vec();
+    let is_there = |i: usize| operands.get(i).is_some_and(|v| edit.graph.tensor_ty(*v).is_some());
+    if op.present || is_there(4) || edit.rank(operands[1]) != Some(4) || edit.rank(operands[2]) != Some(4) {
+        return Err(Miss::NoEffect);
+    }
+    for at in [1, 2] {
+        let (side, nodes) = heads::shared(edit.graph, operands[at]).ok_or(Miss::NoEffect)?;
+        edit.covers(nodes);
+        operands[at] = side;
+    }
+    edit.apply(op, &operands)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +205,23 @@ mod tests {
             &format!("%two = const [2.0] : f32[] %d = mul(%s, %c) %t = tanh(%d) %a = mul(%t, %two) {END}"),
             "%y = attention(%q, %y.1, %v) {scale = 1.0, softcap = 2.0}",
         );
+    }
+
+    #[test]
+    fn copies_of_key_heads_are_not_made() {
+        let copies = |v: &str| {
+            format!(
+                "%{v}5 = reshape(%{v}) {{shape = [B, 2, 1, T, 8]}} %{v}x = expand(%{v}5) {{shape = [B, 2, 3, T, 8]}} \
+                 %{v}6 = reshape(%{v}x) {{shape = [B, 6, T, 8]}}"
+            )
+        };
+        let text = format!(
+            "graph @g(%q: f32[B, 6, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8]) {{ {} {} \
+             %y = attention(%q, %k6, %v6) {{scale = 0.5}} return %y }}",
+            copies("k"),
+            copies("v")
+        );
+        assert_eq!(rewritten(&PASS, &text), "%y = attention(%q, %k, %v) {scale = 0.5}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "%s = sigmoid(%x) %y = mul(%x, %s)",
         rewrite: |e, m| unary(e, UnaryFn::Silu, m["x"]),
     },
+    Rule { name: "gelu-by-sigmoid", pattern: "%s = sigmoid(%i) %y = mul(%x, %s)", rewrite: gelu_by_sigmoid },
     Rule {
         name: "silu-quotient",
         pattern: "%n = neg(%x) %e = exp(%n) %one = const [1] %a = add(%e, %one) %y = div(%x, %a)",
@@ -110,6 +111,19 @@ fn gelu(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
     }
 }
 
+/// `(1 + tanh(i)) / 2` is `sigmoid(2 i)`.
+const SIGMOID: &[&str] = &[
+    "%three = const [3] %cube = pow(%x, %three) %c = const [0.044715] %k = const [1.5957691216057308]
+     %p = mul(%cube, %c) %s = add(%x, %p) %i = mul(%s, %k)",
+    "%square = mul(%x, %x) %cube = mul(%x, %square) %c = const [0.044715] %k = const [1.5957691216057308]
+     %p = mul(%cube, %c) %s = add(%x, %p) %i = mul(%s, %k)",
+];
+
+fn gelu_by_sigmoid(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
+    let matches = SIGMOID.iter().any(|p| edit.is(m["i"], p, "x", m["x"]));
+    if matches { unary(edit, UnaryFn::GeluTanh, m["x"]) } else { Err(Miss::NoEffect) }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::canonicalize::PASS;
@@ -151,6 +165,15 @@ mod tests {
                 "{constants} %h = mul(%x, %k) %p = mul(%x, %c) %q = mul(%p, %x) %s = add(%one, %q) %i = mul(%h, %s) \
                       %t = tanh(%i) %a = add(%one, %t) %m = mul(%half, %x) %y = mul(%m, %a)"
             ),
+            "%y = gelu_tanh(%x)",
+        );
+    }
+
+    #[test]
+    fn gelu_by_sigmoid() {
+        check(
+            "%c = const [0.044714998453855515] : f32[] %k = const [1.5957691669464111] : f32[] %q = pow(%x, %three) %p = mul(%c, %q) \
+             %s = add(%x, %p) %i = mul(%k, %s) %g = sigmoid(%i) %y = mul(%x, %g)",
             "%y = gelu_tanh(%x)",
         );
     }

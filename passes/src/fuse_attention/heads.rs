@@ -43,6 +43,13 @@ pub(super) fn find(edit: &Edit<'_>, found: &Found, values: Value) -> Result<[Sid
     Ok([q, k, v])
 }
 
+/// The key or value heads `[B, H, T, width]` that `v` holds copies of, and the nodes that copied them.
+pub(super) fn shared(graph: &Graph, v: Value) -> Option<(Value, Vec<NodeId>)> {
+    let side = behind(graph, v, Order::Rows, false);
+    let heads = |v: Value| graph.tensor_ty(v)?.dims()?.get(1).cloned();
+    (side.perm.is_none() && heads(side.value) != heads(v)).then_some((side.value, side.nodes))
+}
+
 /// How rows and width lie in the operand of the product.
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
@@ -61,15 +68,14 @@ fn behind(graph: &Graph, v: Value, order: Order, scaled: bool) -> Side {
     {
         chain.push(step);
     }
-    let mut best = (candidate(graph, &chain[..1], order).expect("four dimensions as they are"), (false, false));
+    let mut best = candidate(graph, &chain[..1], order).expect("four dimensions as they are");
     for n in 2..=chain.len() {
-        let Some((side, shares)) = candidate(graph, &chain[..n], order) else { continue };
-        let rank = (shares, side.perm.is_none());
-        if rank >= (best.0.1, best.0.0.perm.is_none()) {
-            best = ((side, shares), rank);
+        let Some(next) = candidate(graph, &chain[..n], order) else { continue };
+        if (next.1, next.0.perm.is_none()) >= (best.1, best.0.perm.is_none()) {
+            best = next;
         }
     }
-    best.0.0
+    best.0
 }
 
 /// What a value is a view of, and the factor between them.

@@ -262,3 +262,97 @@ fn read(edit: &mut Edit<'_>, v: Value, index: &[Dim]) -> Option<Value> {
     }
     edit.reuse(Reshape { shape }, &[v]).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::fuse_attention::PASS;
+    use crate::testing::{check_refused, rewritten};
+
+    /// An attention of S queries to `P + S` keys whose mask `%mask` is made by `stmts`.
+    fn attention(stmts: &str) -> String {
+        let inputs = "%q: f32[B, 2, S, 4], %k: f32[B, 2, P + S, 4], %pk: f32[P], %am: i64[B, P + S], %data: f32[B, 1, S, P + S], %n: i64[B]";
+        let positions = "%keys = range() {length = P + S, start = 0, step = 1} %rows1 = range() {length = S, start = P, step = 1} \
+            %rows = reshape(%rows1) {shape = [S, 1]} %low = const [-3.4028234663852886e38] : f32[] %none = const [0.0] : f32[] \
+            %earlier = le(%keys, %rows)";
+        let attention = if stmts.contains("%y = ") { "" } else { "%y = attention(%q, %k, %k, %mask) {scale = 0.5}" };
+        format!("graph @g({inputs}) {{ {positions} {stmts} {attention} return %y }}")
+    }
+
+    fn check(stmts: &str, expected: &str) {
+        assert_eq!(rewritten(&PASS, &attention(stmts)), expected, "{stmts}");
+    }
+
+    fn refused(stmts: &str, why: &'static str) {
+        let mut g = ir::text::parse(&attention(stmts)).unwrap();
+        g.remove_dead();
+        check_refused(&PASS, &g.to_string(), why);
+    }
+
+    const CAUSAL: &str = "%y = attention(%q, %k, %k) {causal = true, offset = P, scale = 0.5}";
+
+    #[test]
+    fn truth_values() {
+        check("%mask = and(%earlier, %earlier)", CAUSAL);
+        check("%later = gt(%keys, %rows) %mask = not(%later)", CAUSAL);
+        let padding = "%y.1 = reshape(%am) {shape = [B, 1, 1, P + S]}; %y.2 = cast(%y.1) {to = bool}";
+        check(
+            "%set2 = cast(%am) {to = bool} %set = reshape(%set2) {shape = [B, 1, 1, P + S]} %mask = and(%earlier, %set)",
+            &format!("{padding}; %y = attention(%q, %k, %k, %y.2) {{causal = true, offset = P, scale = 0.5}}"),
+        );
+    }
+
+    #[test]
+    fn windows_of_the_last_keys() {
+        let near =
+            "%four = const [4] : i64[] %edge = sub(%rows, %four) %near = gt(%keys, %edge) %mask = and(%near, %earlier)";
+        check(near, "%y = attention(%q, %k, %k) {causal = true, left = 3, offset = P, scale = 0.5}");
+        let around = "%four = const [4] : i64[] %edge = sub(%rows, %four) %mask = gt(%keys, %edge)";
+        check(around, "%y = attention(%q, %k, %k) {left = 3, offset = P, scale = 0.5}");
+    }
+
+    #[test]
+    fn triangles_kept_as_constants() {
+        let triangle = "%t = const [1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1] : u8[4, 4] \
+            %r = slice(%t) {axes = [0, 1], ends = [S, S], starts = [0, 0], steps = [1, 1]} %mask = cast(%r) {to = bool}";
+        let text = format!(
+            "graph @g(%q: f32[B, 2, 3, 4]) {{ {} %y = attention(%q, %q, %q, %mask) {{scale = 0.5}} return %y }}",
+            triangle.replace("[S, S]", "[3, 3]")
+        );
+        assert_eq!(rewritten(&PASS, &text), "%y = attention(%q, %q, %q) {causal = true, scale = 0.5}");
+    }
+
+    #[test]
+    fn keeps_masks_that_are_data() {
+        check(
+            "%mask = add(%data, %data)",
+            "%mask = add(%data, %data); %y = attention(%q, %k, %k, %mask) {scale = 0.5}",
+        );
+    }
+
+    #[test]
+    fn keeps_masks_that_add_other_numbers_besides() {
+        refused("%mask = select(%earlier, %data, %low)", "besides positions, the mask adds other numbers");
+    }
+
+    #[test]
+    fn keeps_positions_that_no_attribute_says() {
+        let five = "%five = const [5] : i64[]";
+        refused(&format!("{five} %mask = gt(%rows, %five)"), "the mask depends on positions in another way");
+        refused(
+            "%set2 = cast(%am) {to = bool} %set = reshape(%set2) {shape = [B, 1, 1, P + S]} %mask = or(%earlier, %set)",
+            "a part of the mask depends on positions in another way",
+        );
+        refused(
+            "%start = dims() {elements = [P], scalar = true} %edge = sub(%rows, %start) %near = gt(%keys, %edge) %mask = and(%near, %earlier)",
+            "the window of the mask has no fixed width",
+        );
+    }
+
+    #[test]
+    fn keeps_low_numbers_beside_lengths() {
+        refused(
+            "%mask = select(%earlier, %none, %low) %y = attention(%q, %k, %k, %mask, _, _, %n) {scale = 0.5}",
+            "the mask hides keys by a finite number and lengths hide others",
+        );
+    }
+}
