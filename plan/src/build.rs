@@ -8,9 +8,8 @@
 
 use crate::arena::{Life, place};
 use crate::layout::Layout;
-use crate::model::{
-    BufferId, COPY, Entry, Launch, Loc, Place, Plan, Port, SlotId, Step, Stream, SyncPoint, Transfer, body_key,
-};
+use crate::model::{BufferId, COPY, Entry, Launch, Loc, Place, Plan, Port, SlotId, Step, Stream, SyncPoint, body_key};
+use crate::sync;
 use crate::view::{Sizes, bytes, view_of};
 use ir::attr::Attr;
 use ir::graph::Kind;
@@ -20,8 +19,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 mod error;
+mod memories;
 mod weights;
 pub use error::{LowerError, PlanError};
+pub use memories::Memory;
 use weights::WeightTable;
 pub(crate) use weights::weight_path;
 
@@ -32,6 +33,17 @@ pub trait Target {
 
     /// Plans one operator: calls [`PlanBuilder::launch`] or [`PlanBuilder::view`] for it, once.
     fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError>;
+
+    /// Where copies between memories are queued; asked only of a target that has several ([`Memory`]).
+    fn copies_on(&self) -> Stream {
+        Stream::HOST
+    }
+
+    /// Whether the target says itself where streams wait ([`PlanBuilder::sync`]). Otherwise the planner finds the places,
+    /// and no more than are needed.
+    fn places_syncs(&self) -> bool {
+        true
+    }
 }
 
 /// How a launch differs from the plainest one.
@@ -43,6 +55,8 @@ pub struct LaunchOptions {
     pub scratch: Option<Dim>,
     /// The operand whose memory the first result may take, where nobody reads it afterwards.
     pub in_place: Option<usize>,
+    /// Where results and scratch memory lie; the host's unless given.
+    pub memory: Memory,
 }
 
 impl LaunchOptions {
@@ -78,7 +92,7 @@ fn build_entry(
     weights: &mut WeightTable,
 ) -> Result<Entry, PlanError> {
     let graph = verified.graph();
-    let mut builder = PlanBuilder::new(name, graph, weights);
+    let mut builder = PlanBuilder::new(name, graph, weights, target.copies_on());
     let mut bodies = BTreeMap::new();
     let mut symbols: Option<BTreeSet<Arc<str>>> = None;
     for id in graph.order() {
@@ -98,7 +112,11 @@ fn build_entry(
             bodies.insert(key, entry);
         }
     }
-    Ok(builder.finish(bodies))
+    let mut entry = builder.finish(bodies);
+    if !target.places_syncs() {
+        sync::place(&mut entry);
+    }
+    Ok(entry)
 }
 
 /// The name of a body's entry: the keys from the outermost graph inwards; `main` goes without saying.
@@ -123,10 +141,15 @@ pub struct PlanBuilder<'a> {
     sizes: Sizes,
     weights: &'a mut WeightTable,
     locs: HashMap<Value, Loc>,
+    /// Where else values lie, by memory.
+    copies: HashMap<(Value, Memory), Loc>,
+    copies_on: Stream,
     /// Values that are written to an output or state of the entry, being all of it.
     claims: HashMap<Value, Place>,
     steps: Vec<Step>,
     lives: Vec<Life>,
+    /// Memory of each buffer.
+    memories: Vec<Memory>,
     /// Operands and outputs that have yet to read something in a buffer.
     readers: Vec<usize>,
     /// The last step that touches a slot.
@@ -134,11 +157,23 @@ pub struct PlanBuilder<'a> {
 }
 
 impl<'a> PlanBuilder<'a> {
-    fn new(name: &'a str, graph: &'a Graph, weights: &'a mut WeightTable) -> PlanBuilder<'a> {
+    fn new(name: &'a str, graph: &'a Graph, weights: &'a mut WeightTable, copies_on: Stream) -> PlanBuilder<'a> {
         let sizes = Sizes::new(graph);
-        let claims = claims(graph, &sizes);
-        let (locs, steps, lives, readers, slots) = Default::default();
-        let mut builder = PlanBuilder { name, graph, sizes, weights, locs, claims, steps, lives, readers, slots };
+        let mut builder = PlanBuilder {
+            name,
+            graph,
+            claims: claims(graph, &sizes),
+            sizes,
+            weights,
+            locs: HashMap::new(),
+            copies: HashMap::new(),
+            copies_on,
+            steps: vec![],
+            lives: vec![],
+            memories: vec![],
+            readers: vec![],
+            slots: vec![],
+        };
         for (i, id) in graph.plain_inputs().iter().enumerate() {
             builder.locs.insert((*id).into(), Place::Input(i as u32).into());
         }
@@ -201,7 +236,7 @@ impl<'a> PlanBuilder<'a> {
         for v in self.graph.results(node) {
             let place = match &shared {
                 Some(place) if v.result == 0 => place.clone(),
-                _ => self.room(v),
+                _ => self.room(v, options.memory),
             };
             if matches!(place, Place::State(_)) && !reads.contains(&place.clone().into()) {
                 let reason = format!("`{}` is to replace {place}, which the node does not read", self.graph.name(v));
@@ -211,7 +246,7 @@ impl<'a> PlanBuilder<'a> {
             writes.push(self.locs[&v].clone());
         }
         let scratch_bytes = options.scratch.unwrap_or_else(|| Dim::constant(0));
-        let scratch = (scratch_bytes.as_const() != Some(0)).then(|| self.buffer(scratch_bytes.clone()));
+        let scratch = (scratch_bytes.as_const() != Some(0)).then(|| self.buffer(scratch_bytes.clone(), options.memory));
         self.steps.push(Step::Launch(Launch {
             stream: options.stream.unwrap_or(Stream::HOST),
             kernel,
@@ -268,16 +303,6 @@ impl<'a> PlanBuilder<'a> {
         self.steps.push(Step::Sync(sync));
     }
 
-    /// Moves a value to new memory, where later readers find it; for a target with memories of its own.
-    pub fn transfer(&mut self, stream: Stream, value: Value) {
-        let from = self.value_loc(value);
-        self.read(&from);
-        let to = Loc::from(self.room(value));
-        let name = self.graph.name(value).clone();
-        self.steps.push(Step::Copy(Transfer { stream, value: name, from, to: to.clone() }));
-        self.define(value, to);
-    }
-
     /// The buffer of an operand when its last reader is this node, nothing else shares it and the first result fills it.
     fn replaceable(&self, node: NodeId, reads: &[Loc], operand: usize) -> Option<Place> {
         let loc = reads.get(operand)?;
@@ -286,25 +311,27 @@ impl<'a> PlanBuilder<'a> {
         let result = Value::from(node);
         let fills = bytes(self.graph, result).is_some_and(|b| b == self.lives[id.0 as usize].bytes);
         let last = self.readers[id.0 as usize] == 1;
-        let free = once && fills && last && loc.offset.as_const() == Some(0) && !self.claims.contains_key(&result);
+        let claimed = self.claims.contains_key(&result) && self.memories[id.0 as usize] == Memory::HOST;
+        let free = once && fills && last && loc.offset.as_const() == Some(0) && !claimed;
         free.then(|| loc.place.clone())
     }
 
     /// Where a result will be written.
-    fn room(&mut self, v: Value) -> Place {
+    fn room(&mut self, v: Value, memory: Memory) -> Place {
         let Some(bytes) = bytes(self.graph, v) else {
             self.slots.push(self.steps.len() as u32);
             return Place::Slot(SlotId(self.slots.len() as u32 - 1));
         };
         match self.claims.get(&v) {
-            Some(place) => place.clone(),
-            None => Place::Buffer(self.buffer(bytes)),
+            Some(place) if memory == Memory::HOST => place.clone(),
+            _ => Place::Buffer(self.buffer(bytes, memory)),
         }
     }
 
-    fn buffer(&mut self, bytes: Dim) -> BufferId {
+    fn buffer(&mut self, bytes: Dim, memory: Memory) -> BufferId {
         let step = self.steps.len() as u32;
         self.lives.push(Life { bytes, first: step, last: step });
+        self.memories.push(memory);
         self.readers.push(0);
         BufferId(self.lives.len() as u32 - 1)
     }
@@ -381,7 +408,9 @@ impl<'a> PlanBuilder<'a> {
             return Port { name, ty, value: from };
         }
         let to = Loc::from(place);
-        if from != to {
+        if self.memory_at(&from).is_some_and(|memory| memory != Memory::HOST) {
+            self.copy_step(out.value, from, to.clone());
+        } else if from != to {
             self.read(&from);
             self.steps.push(Step::Launch(Launch {
                 stream: Stream::HOST,

@@ -11,7 +11,7 @@
 //! ```
 
 mod order;
-mod races;
+pub(crate) mod races;
 mod run;
 
 use crate::build::{all_symbols, body_path};

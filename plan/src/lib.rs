@@ -8,13 +8,14 @@ pub mod check;
 pub mod layout;
 pub mod model;
 pub mod store;
+mod sync;
 mod text;
 mod view;
 pub mod weights;
 mod yaml;
 
 pub use arena::{Arena, LayoutError, Offsets};
-pub use build::{LaunchOptions, LowerError, PlanBuilder, PlanError, Target, build, build_entries};
+pub use build::{LaunchOptions, LowerError, Memory, PlanBuilder, PlanError, Target, build, build_entries};
 pub use check::{CheckedPlan, Finding, check};
 pub use layout::Layout;
 pub use model::{

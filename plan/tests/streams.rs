@@ -5,8 +5,8 @@ mod common;
 use common::graph;
 use ir::{NodeId, Verified};
 use plan::{
-    CheckedPlan, Finding, LaunchOptions, LowerError, Plan, PlanBuilder, Step, Stream, SyncKind, SyncPoint, Target,
-    check,
+    CheckedPlan, Finding, LaunchOptions, LowerError, Memory, Plan, PlanBuilder, Step, Stream, SyncKind, SyncPoint,
+    Target, check,
 };
 
 /// Two branches on streams of their own, joined on the host.
@@ -110,4 +110,76 @@ fn memory_that_two_streams_reuse_needs_a_sync() {
     assert_eq!(plan::arena::layout(&plan.entries[0], &|_| Some(16)).unwrap().total, 64, "d and e share memory");
     let findings = check(plan).unwrap_err();
     assert!(findings[0].problem.contains("may share bytes"), "{}", findings[0]);
+}
+
+/// A device beside the host: what it computes lies in its own memory, and the planner finds the syncs.
+struct Device;
+
+const COMPUTE: Stream = Stream(1);
+
+impl Target for Device {
+    fn name(&self) -> &str {
+        "device"
+    }
+
+    fn copies_on(&self) -> Stream {
+        COMPUTE
+    }
+
+    fn places_syncs(&self) -> bool {
+        false
+    }
+
+    fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
+        let graph = graph.graph();
+        let on_host = graph.op(node).unwrap().name() == "sin";
+        let (stream, memory) = if on_host { (Stream::HOST, Memory::HOST) } else { (COMPUTE, Memory::DEVICE) };
+        graph.operands(node).iter().for_each(|v| plan.bring(*v, memory));
+        plan.launch(node, "k", LaunchOptions { stream: Some(stream), memory, ..LaunchOptions::default() })
+    }
+}
+
+fn device_plan(text: &str) -> Plan {
+    plan::build(ir::verify(&graph(text)).unwrap(), &Device, "none").unwrap()
+}
+
+fn syncs(plan: &Plan) -> usize {
+    plan.entries[0].steps.iter().filter(|s| matches!(s, Step::Sync(_))).count()
+}
+
+#[test]
+fn a_device_alone_needs_no_sync() {
+    let plan = device_plan("graph @g(%x: f32[N]) { %a = exp(%x) %b = neg(%a) return %b, %a }");
+    let copies = plan.entries[0].steps.iter().filter(|s| matches!(s, Step::Copy(_))).count();
+    assert_eq!((syncs(&plan), copies), (0, 3));
+    check(plan).unwrap_or_else(|f| panic!("{}", f[0]));
+}
+
+#[test]
+fn placed_syncs_are_enough_and_none_is_idle() {
+    let text = "graph @g(%x: f32[N]) { %a = exp(%x) %b = sin(%a) %c = neg(%b) %d = add(%c, %a) %e = sin(%d) \
+         %f = sin(%x) %h = add(%f, %e) %i = mul(%h, %x) return %i, %e }";
+    let plan = device_plan(text);
+    assert!(syncs(&plan) > 2, "{:?}", plan.entries[0].steps);
+    let all = plan.entries[0].steps.len();
+    for at in 0..all {
+        let mut mutant = plan.clone();
+        let Step::Sync(sync) = &mut mutant.entries[0].steps[at] else { continue };
+        sync.kind = SyncKind::Pace { reason: "a mutant".into() };
+        assert!(check(mutant).unwrap_err()[0].problem.contains("no sync orders it"), "step {at} is idle");
+    }
+    check(plan).unwrap_or_else(|f| panic!("{}", f[0]));
+}
+
+#[test]
+fn a_value_is_copied_to_a_memory_once() {
+    let plan = device_plan(
+        "graph @g(%x: f32[N]) { %a = exp(%x) %b = neg(%x) %s = sin(%a) %c = add(%a, %b) %d = add(%c, %s) return %d }",
+    );
+    let copied = |name: &str| {
+        let of = |s: &&Step| matches!(s, Step::Copy(t) if &*t.value == name);
+        plan.entries[0].steps.iter().filter(of).count()
+    };
+    assert_eq!((copied("x"), copied("a"), copied("s"), copied("d")), (1, 1, 1, 1));
+    check(plan).unwrap_or_else(|f| panic!("{}", f[0]));
 }

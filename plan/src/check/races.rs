@@ -35,7 +35,7 @@ pub(super) fn check(entry: &Entry, findings: &mut Vec<Finding>) {
     }
 }
 
-fn streams(entry: &Entry) -> BTreeMap<Stream, usize> {
+pub(crate) fn streams(entry: &Entry) -> BTreeMap<Stream, usize> {
     let mut found = BTreeMap::new();
     for step in &entry.steps {
         match step {
@@ -46,6 +46,26 @@ fn streams(entry: &Entry) -> BTreeMap<Stream, usize> {
     }
     found.values_mut().enumerate().for_each(|(i, index)| *index = i);
     found
+}
+
+/// What to do about an access that nothing orders after another of a different stream.
+pub(crate) enum Open {
+    /// The stream waits for the other one right before the step.
+    Wait,
+    /// The walk ends.
+    Stop,
+}
+
+/// An access that nothing orders after another one.
+pub(crate) struct Conflict {
+    /// The step.
+    pub at: usize,
+    /// Its stream.
+    pub waiter: Stream,
+    /// Whose access came before.
+    pub signaller: Stream,
+    /// In words.
+    pub problem: String,
 }
 
 /// The last accesses to something: the write, and the latest read of each stream, as (stream, time, step).
@@ -81,8 +101,30 @@ impl Accesses {
 }
 
 /// The first race of two overlapping runs, leaving out the sync at step `without`.
-fn race(entry: &Entry, streams: &BTreeMap<Stream, usize>, without: Option<usize>) -> Option<(usize, String)> {
+pub(crate) fn race(
+    entry: &Entry,
+    streams: &BTreeMap<Stream, usize>,
+    without: Option<usize>,
+) -> Option<(usize, String)> {
+    let mut first = None;
+    walk(entry, streams, without, &mut |conflict| {
+        first = Some((conflict.at, conflict.problem));
+        Open::Stop
+    });
+    first
+}
+
+/// Runs the steps twice with a clock per stream and reports every access that no sync orders after an earlier one.
+pub(crate) fn walk(
+    entry: &Entry,
+    streams: &BTreeMap<Stream, usize>,
+    without: Option<usize>,
+    open: &mut dyn FnMut(Conflict) -> Open,
+) {
+    let names: Vec<Stream> = streams.keys().copied().collect();
     let mut clocks = vec![vec![0u32; streams.len()]; streams.len()];
+    // Waits that `open` asked for: (step, signaller, waiter). The second run makes them too.
+    let mut asked: Vec<(usize, usize, usize)> = vec![];
     let mut accesses: BTreeMap<Place, Accesses> = BTreeMap::new();
     let mut below = Below::new(&entry.buffers);
     // Buffers whose last accesses some stream may not have seen.
@@ -92,9 +134,7 @@ fn race(entry: &Entry, streams: &BTreeMap<Stream, usize>, without: Option<usize>
         let (stream, written) = match step {
             Step::Sync(sync) => {
                 if sync.kind == SyncKind::Order && without != Some(at) {
-                    let signaller = clocks[streams[&sync.signaller]].clone();
-                    let waiter = &mut clocks[streams[&sync.waiter]];
-                    waiter.iter_mut().zip(signaller).for_each(|(w, s)| *w = (*w).max(s));
+                    wait(&mut clocks, streams[&sync.signaller], streams[&sync.waiter]);
                 }
                 continue;
             }
@@ -106,36 +146,64 @@ fn race(entry: &Entry, streams: &BTreeMap<Stream, usize>, without: Option<usize>
             }
             Step::Copy(transfer) => (streams[&transfer.stream], vec![transfer.to.place.clone()]),
         };
+        for (_, signaller, waiter) in asked.iter().filter(|(step, ..)| *step == at) {
+            wait(&mut clocks, *signaller, *waiter);
+        }
         clocks[stream][stream] += 1;
         let event = Event { stream, time: clocks[stream][stream], step: at };
-        for place in places(step) {
-            if matches!(place, Place::Input(_) | Place::Weight(_) | Place::None) {
-                continue;
-            }
+        let touched = || places(step).filter(|p| !matches!(p, Place::Input(_) | Place::Weight(_) | Place::None));
+        for place in touched() {
             let writes = written.contains(&place);
-            let open = accesses.get(&place).and_then(|a| a.open(&clocks[stream], writes));
-            if let Some(other) = open {
-                return Some((at, format!("no sync orders it after step {}, and both use {place}", other.step)));
+            loop {
+                let found = conflict(&place, writes, &clocks[stream], &accesses, &recent, &mut below);
+                let Some((other, problem)) = found else { break };
+                let (waiter, signaller) = (names[stream], names[other.stream]);
+                match open(Conflict { at, waiter, signaller, problem }) {
+                    Open::Stop => return,
+                    Open::Wait => {
+                        asked.push((at, other.stream, stream));
+                        wait(&mut clocks, other.stream, stream);
+                    }
+                }
             }
             if let Place::Buffer(id) = place {
                 recent.retain(|r| {
                     let seen = |a: &Accesses| clocks.iter().all(|clock| a.open(clock, true).is_none());
                     *r != id.0 && !accesses.get(&Place::Buffer(BufferId(*r))).is_none_or(seen)
                 });
-                for other in &recent {
-                    let open = accesses[&Place::Buffer(BufferId(*other))].open(&clocks[stream], true);
-                    let apart = |b: &mut Below<'_>| b.holds((*other).min(id.0), (*other).max(id.0));
-                    if let Some(event) = open.filter(|_| !apart(&mut below)) {
-                        let problem = format!(
-                            "no sync orders it after step {}: b{other} may share bytes with {place}",
-                            event.step
-                        );
-                        return Some((at, problem));
-                    }
-                }
                 recent.push(id.0);
             }
             accesses.entry(place).or_default().add(event, writes);
+        }
+    }
+}
+
+fn wait(clocks: &mut [Vec<u32>], signaller: usize, waiter: usize) {
+    let signaller = clocks[signaller].clone();
+    clocks[waiter].iter_mut().zip(signaller).for_each(|(w, s)| *w = (*w).max(s));
+}
+
+/// An earlier access that the one to `place` may overtake, and why that matters.
+fn conflict(
+    place: &Place,
+    writes: bool,
+    clock: &[u32],
+    accesses: &BTreeMap<Place, Accesses>,
+    recent: &[u32],
+    below: &mut Below<'_>,
+) -> Option<(Event, String)> {
+    if let Some(other) = accesses.get(place).and_then(|a| a.open(clock, writes)) {
+        return Some((other, format!("no sync orders it after step {}, and both use {place}", other.step)));
+    }
+    let Place::Buffer(id) = place else { return None };
+    for other in recent.iter().filter(|other| **other != id.0) {
+        let open = accesses[&Place::Buffer(BufferId(*other))].open(clock, true);
+        if let Some(event) = open.filter(|_| !below.holds((*other).min(id.0), (*other).max(id.0))) {
+            let step = event.step;
+            return Some((
+                event,
+                format!("no sync orders it after step {step}: b{other} may share bytes with {place}"),
+            ));
         }
     }
     None
