@@ -5,6 +5,7 @@
 
 mod arena;
 mod control;
+mod host;
 mod kernel;
 pub mod kernels;
 mod loaded;

@@ -1,18 +1,26 @@
 //! Flags that several commands take.
 
+use crate::models;
 use clap::Args;
+use fastinference::{Device, DeviceOptions};
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 /// Where and how wide to run.
 #[derive(Args, Clone, Debug)]
 pub struct RunFlags {
-    /// Where to run: `auto` or `cpu`
+    /// Where to run: `auto`, `cpu`, a GPU such as `hip:0`, or `hip:sim`, the simulator of one
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: Device,
     /// Threads to run on; 0 takes every core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+}
+
+impl RunFlags {
+    /// The device, with the folder for its code objects.
+    pub fn on(&self) -> DeviceOptions {
+        DeviceOptions { device: self.device, code_objects: models::code_objects() }
+    }
 }
 
 /// Numbers for a model's symbols.
@@ -27,29 +35,6 @@ impl DimFlags {
     /// The numbers by symbol; of a symbol given twice, the last counts.
     pub fn to_map(&self) -> BTreeMap<String, i64> {
         self.dims.iter().cloned().collect()
-    }
-}
-
-/// A device that this build can run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The best there is.
-    Auto,
-    /// The processor.
-    Cpu,
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Device, String> {
-        match text {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "hip" => Err("the HIP backend is not built yet; use `auto` or `cpu`".into()),
-            t if t.starts_with("hip:") => Err("the HIP backend is not built yet; use `auto` or `cpu`".into()),
-            _ => Err("devices are `auto` and `cpu`".into()),
-        }
     }
 }
 

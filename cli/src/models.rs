@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::progress::Stages;
 use fastinference::plan::Hash;
-use fastinference::{CompileOptions, Model};
+use fastinference::{CompileOptions, DeviceOptions, Model};
 use std::env;
 use std::fs;
 use std::io;
@@ -37,23 +37,25 @@ fn parent(path: &Path) -> PathBuf {
 /// Loads a plan, or compiles a model in memory.
 pub fn open(path: &Path, options: &CompileOptions) -> Result<Model, Failure> {
     if is_plan(path) {
-        return Ok(Model::load(path)?);
+        return Ok(Model::load_on(path, &options.on)?);
     }
     Ok(compile(path, options)?.into_model()?)
 }
 
 /// [`open`], which keeps what it compiles and finds it again while the model's files are unchanged.
-pub fn open_cached(path: &Path) -> Result<Model, Failure> {
-    let options = CompileOptions { link_weights: true, ..CompileOptions::default() };
+pub fn open_cached(path: &Path, on: DeviceOptions) -> Result<Model, Failure> {
+    let options = CompileOptions { link_weights: true, on, ..CompileOptions::default() };
     if is_plan(path) {
-        return Ok(Model::load(path)?);
+        return Ok(Model::load_on(path, &options.on)?);
     }
-    let Some(kept) = plans().and_then(|folder| Some(folder.join(format!("{}.plan", key(path)?)))) else {
+    let device = options.on.device;
+    let kept = plans().and_then(|folder| Some(folder.join(format!("{}.{device}.plan", key(path)?).replace(':', "-"))));
+    let Some(kept) = kept else {
         return open(path, &options);
     };
     if is_plan(&kept) {
         // A kept plan that does not load is of another version or damaged: it is made again.
-        if let Ok(model) = Model::load(&kept) {
+        if let Ok(model) = Model::load_on(&kept, &options.on) {
             return Ok(model);
         }
     }
@@ -93,9 +95,18 @@ fn forget_oldest(folder: &Path) -> io::Result<()> {
 
 /// Where compiled plans are kept; `None` where the system names no place for such things.
 pub fn plans() -> Option<PathBuf> {
+    Some(cache()?.join("plans"))
+}
+
+/// Where code objects of devices are kept.
+pub fn code_objects() -> Option<PathBuf> {
+    Some(cache()?.join("kernels"))
+}
+
+fn cache() -> Option<PathBuf> {
     let named = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(folder) = named("FASTINFERENCE_CACHE") {
-        return Some(folder.join("plans"));
+        return Some(folder);
     }
     let home = named("HOME");
     let base =
@@ -103,7 +114,7 @@ pub fn plans() -> Option<PathBuf> {
             true => Some(home?.join("Library/Caches")),
             false => Some(home?.join(".cache")),
         })?;
-    Some(base.join("fastinference").join("plans"))
+    Some(base.join("fastinference"))
 }
 
 /// A name that changes with the program's version and with every file of the model's folder, by size and time.

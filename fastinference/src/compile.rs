@@ -1,7 +1,7 @@
 //! From an ONNX file to a checked plan.
 
+use crate::device::{DeviceOptions, Engine};
 use crate::{Error, Model};
-use backend_cpu::Cpu;
 use bytes::Bytes;
 use ir::DType;
 use passes::{Driver, Miss, Stage, audit::Audit, pipeline};
@@ -26,6 +26,10 @@ pub struct CompileOptions {
     pub stop_after: Option<String>,
     /// Show the graph after these passes; `import` is what the importer made.
     pub print_after: Vec<String>,
+    /// The device that the plan is made for.
+    pub on: DeviceOptions,
+    /// An architecture that the plan is made for instead: `gfx1151`, `sm_90`, `cpu`. No such device need be here.
+    pub target: Option<String>,
 }
 
 /// Watches a compilation.
@@ -65,6 +69,7 @@ pub struct Compiled {
     weights: GraphWeights,
     report: Report,
     companions: Vec<(String, PathBuf)>,
+    engine: Engine,
 }
 
 /// Files of a model's folder that a plan carries along.
@@ -90,6 +95,10 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Error> {
 pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progress) -> Result<Compiled, Error> {
     let started = Instant::now();
     let file = model_file(path)?;
+    let engine = match &options.target {
+        Some(target) => Engine::of_target(target)?,
+        None => Engine::open(&options.on)?,
+    };
     progress.stage("import");
     let imported = importer::import(&file, &importer::Options { fixed: options.dims.clone() })?;
     let mut graph = imported.graph;
@@ -114,7 +123,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     progress.stage("plan");
     let verified = ir::verify(&graph).expect("the driver verified the graph after the last pass");
     let hash = hash_of(&file)?;
-    let mut made = plan::build(verified, &Cpu, &hash)?;
+    let mut made = plan::build(verified, engine.target(), &hash)?;
     if options.link_weights {
         link(&mut made, &imported.files);
     }
@@ -139,7 +148,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     let folder = file.parent().unwrap_or(Path::new("."));
     let companions = COMPANIONS.iter().map(|name| (name.to_string(), folder.join(name)));
     let companions = companions.filter(|(_, path)| path.is_file()).collect();
-    Ok(Compiled { plan, weights, report, companions })
+    Ok(Compiled { plan, weights, report, companions, engine })
 }
 
 /// Refuses names of passes that do not exist.
@@ -221,6 +230,6 @@ impl Compiled {
     /// Makes the model ready to run, without writing it.
     pub fn into_model(self) -> Result<Model, Error> {
         let weights = Weights::from_source(&self.plan, &self.weights)?;
-        Model::new(self.plan, weights)
+        Model::new(self.plan, weights, &self.engine)
     }
 }

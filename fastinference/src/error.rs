@@ -31,6 +31,20 @@ pub enum Error {
     /// Tokenizer, sampling or stop rules failed.
     #[error(transparent)]
     Text(#[from] runtime::text::TextError),
+    /// There is no target of this name.
+    #[error("there is no target `{0}`; targets are `cpu` and architectures such as `gfx1151` and `sm_90`")]
+    Target(String),
+    /// The plan was only made, for an architecture; it runs where it is loaded on such a device.
+    #[error("the plan is for `{0}`: save it and load it there")]
+    Planned(String),
+    /// A device cannot be opened.
+    #[error("the device {device}: {reason}")]
+    Device {
+        /// The device.
+        device: crate::Device,
+        /// Why not.
+        reason: String,
+    },
     /// There is no model where one was expected.
     #[error("{}: {reason}", path.display())]
     NotAModel {

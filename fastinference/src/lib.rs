@@ -15,12 +15,15 @@
 
 pub mod cases;
 mod compile;
+mod device;
 mod error;
 pub mod generate;
 mod model;
 mod random;
 
+pub use backend_hip::{HOST_KERNEL, why_on_host};
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
+pub use device::{Device, DeviceOptions};
 pub use error::Error;
 pub use generate::{GenerateOptions, Generated, Generator};
 pub use importer;

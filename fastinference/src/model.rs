@@ -1,10 +1,10 @@
 //! A model that is ready to run.
 
+use crate::device::{DeviceOptions, Engine};
 use crate::{CompileOptions, Error, RandomInputs, compile, random};
-use backend_cpu::Cpu;
 use ir::{Datum, Verified};
 use plan::{CheckedPlan, GraphWeights, Port, StoreError, Weights};
-use runtime::{Backend, Loaded, Session, StepKernel};
+use runtime::{Loaded, Session, StepKernel};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,31 +16,51 @@ pub struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(plan: CheckedPlan, weights: Weights) -> Result<Model, Error> {
+    pub(crate) fn new(plan: CheckedPlan, weights: Weights, engine: &Engine) -> Result<Model, Error> {
         let plan = Arc::new(plan);
-        let loaded = Cpu.load(plan.clone(), weights.clone())?;
+        let loaded = engine.backend()?.load(plan.clone(), weights.clone())?;
         Ok(Model { plan, weights, loaded })
     }
 
     /// Opens a plan folder, or compiles an .onnx file or a model folder in memory.
     pub fn open(path: &Path, options: &CompileOptions) -> Result<Model, Error> {
         if path.join("plan.yaml").is_file() {
-            return Model::load(path);
+            return Model::load_on(path, &options.on);
         }
         compile(path, options, &mut ())?.into_model()
     }
 
-    /// Loads a plan folder; the plan is proven safe again.
+    /// Loads a plan folder for the processor; the plan is proven safe again.
     pub fn load(folder: &Path) -> Result<Model, Error> {
+        Model::load_on(folder, &DeviceOptions::default())
+    }
+
+    /// Loads a plan folder for a device; a plan that was made for another one is planned anew from its graph.
+    pub fn load_on(folder: &Path, on: &DeviceOptions) -> Result<Model, Error> {
         let loaded = plan::store::load(folder)?;
-        Model::new(loaded.plan, loaded.weights)
+        let engine = Engine::open(on)?;
+        if loaded.plan.target == engine.target().name() {
+            return Model::new(loaded.plan, loaded.weights, &engine);
+        }
+        let graphs = loaded.plan.entries.iter().map(|e| plan::graph_with_weights(&loaded.plan, e, &loaded.weights));
+        let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
+        let verified = graphs.iter().map(|g| ir::verify(g).expect("a plan's graph was verified when it was loaded"));
+        let names = loaded.plan.entries.iter().map(|e| e.name.as_str());
+        let entries: Vec<(&str, Verified<'_>)> = names.zip(verified).collect();
+        let made = plan::build_entries(&entries, engine.target(), &loaded.plan.model_hash)?;
+        Model::of_plan(made, &engine)
+    }
+
+    fn of_plan(made: plan::Plan, engine: &Engine) -> Result<Model, Error> {
+        let plan = plan::check(made).map_err(StoreError::Unsafe)?;
+        let weights = Weights::from_source(&plan, &GraphWeights::new(&plan))?;
+        Model::new(plan, weights, engine)
     }
 
     /// Plans a graph as it stands, without passes; its weights must have their data.
     pub fn from_graph(graph: Verified<'_>) -> Result<Model, Error> {
-        let plan = plan::check(plan::build(graph, &Cpu, "")?).map_err(StoreError::Unsafe)?;
-        let weights = Weights::from_source(&plan, &GraphWeights::new(&plan))?;
-        Model::new(plan, weights)
+        let engine = Engine::open(&DeviceOptions::default())?;
+        Model::of_plan(plan::build(graph, engine.target(), "")?, &engine)
     }
 
     /// Inputs, in order.

@@ -118,6 +118,9 @@ pub enum LoadError {
         /// The plan's target.
         found: String,
     },
+    /// The device is not there, or failed.
+    #[error("the device: {0}")]
+    Device(String),
     /// A step that this backend cannot run.
     #[error("step `{node}`: {reason}")]
     Step {
@@ -152,6 +155,14 @@ pub enum RunError {
         /// The output.
         name: Arc<str>,
         /// Why not.
+        reason: String,
+    },
+    /// The device failed, or cannot run a node with these sizes.
+    #[error("the device, at `{node}`: {reason}")]
+    Device {
+        /// First result of the node that it was at.
+        node: Arc<str>,
+        /// What went wrong.
         reason: String,
     },
     /// A size that this binding of the symbols gives cannot be had.

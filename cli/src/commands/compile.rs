@@ -26,6 +26,9 @@ pub struct Flags {
     /// Leaves weights that need no repacking in the model's own files
     #[arg(long)]
     link_weights: bool,
+    /// The architecture that the plan is for: `cpu`, `gfx1151`, `sm_90`
+    #[arg(long, value_name = "ARCH", default_value = "cpu")]
+    target: String,
     #[command(flatten)]
     dims: DimFlags,
     /// Evaluates the graph before and after every pass and compares the results
@@ -52,6 +55,8 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         verify: flags.verify,
         stop_after: flags.stop_after.clone(),
         print_after: flags.print_after.clone(),
+        target: Some(flags.target.clone()),
+        ..CompileOptions::default()
     };
     let mut stages = Stages::new(&flags.print_after);
     let saved = fastinference::compile(&flags.model, &options, &mut stages).and_then(|compiled| {

@@ -8,10 +8,10 @@ mod known;
 mod meta;
 
 use crate::failure::Failure;
-use crate::flags::Device;
 use crate::progress;
 use case::{Outcome, Verdict};
 use clap::Args;
+use fastinference::Device;
 use fastinference::cases::{self, Allowed};
 use known::Known;
 use meta::Tolerances;

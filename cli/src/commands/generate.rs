@@ -72,7 +72,7 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         _ => from_standard_input()?,
     };
     let started = Instant::now();
-    let model = models::open_cached(&flags.model)?;
+    let model = models::open_cached(&flags.model, flags.on.on())?;
     let mut generator = Generator::open(&model, &models::text_folder(&flags.model), flags.on.threads)?;
     let loading = started.elapsed();
     let options =

@@ -12,7 +12,7 @@ use crate::models;
 use crate::tensor_file::write_file;
 use clap::Args;
 use facts::Facts;
-use fastinference::CompileOptions;
+use fastinference::{CompileOptions, Device, DeviceOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -38,11 +38,15 @@ pub struct Flags {
     html: Option<PathBuf>,
     #[command(flatten)]
     dims: DimFlags,
+    /// The device to plan for: `auto`, `cpu`, `hip:0`, `hip:sim`
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Device,
 }
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
-    let model = models::open(&flags.model, &CompileOptions::default())?;
+    let on = DeviceOptions { device: flags.device, code_objects: models::code_objects() };
+    let model = models::open(&flags.model, &CompileOptions { on, ..CompileOptions::default() })?;
     let facts = Facts::of(&flags.model, &model, &flags.dims.to_map())?;
     let mut out = io::stdout().lock();
     if let Some(path) = &flags.html {

@@ -56,7 +56,7 @@ pub struct Flags {
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
     let started = Instant::now();
-    let model = models::open(&flags.model, &CompileOptions::default())?;
+    let model = models::open(&flags.model, &CompileOptions { on: flags.on.on(), ..CompileOptions::default() })?;
     let loading = started.elapsed();
     let given = inputs::gather(&model, &flags.inputs)?;
     let mut session = model.session(flags.on.threads);

@@ -1,10 +1,11 @@
 //! One case: compiled, run on each of its data sets, compared.
 
 use super::{CaseDevice, Found};
+use crate::models;
 use fastinference::cases::{self, Case};
 use fastinference::importer;
 use fastinference::ir::{Graph, eval};
-use fastinference::{CompileOptions, Datum, Error, Model, Session, ValueType};
+use fastinference::{CompileOptions, Datum, DeviceOptions, Error, Model, Session, ValueType};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -94,12 +95,13 @@ enum Runner {
 
 impl Runner {
     fn open(path: &std::path::Path, device: CaseDevice, threads: usize) -> Result<Runner, Error> {
-        let options = CompileOptions::default();
         match device {
             CaseDevice::Reference => {
                 Ok(Runner::Reference(Box::new(importer::import(path, &Default::default())?.graph)))
             }
-            CaseDevice::Plan(_) => {
+            CaseDevice::Plan(device) => {
+                let on = DeviceOptions { device, code_objects: models::code_objects() };
+                let options = CompileOptions { on, ..CompileOptions::default() };
                 let model = Model::open(path, &options)?;
                 let session = model.session(threads);
                 Ok(Runner::Plan { model, session })

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
 use fastinference::plan::{Arena, Entry, Offsets, Step};
 use fastinference::{CheckedPlan, Model};
+use fastinference::{HOST_KERNEL, why_on_host};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -45,6 +46,9 @@ pub struct NodeFacts {
     pub flops: Amount,
     /// ONNX nodes it stands for.
     pub origins: Vec<String>,
+    /// Why it runs on the host, in a plan for a device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_host: Option<&'static str>,
 }
 
 /// A buffer of the main entry's arena, placed.
@@ -142,6 +146,7 @@ impl Facts {
                 bytes: amount(&bytes, lookup),
                 flops: amount(&flops, lookup),
                 origins: node.origin.iter().map(ToString::to_string).collect(),
+                on_host: (kernel == HOST_KERNEL).then(|| why_on_host(graph, id).unwrap_or("it is in a body")),
             });
         }
         for (key, body) in &entry.bodies {
@@ -177,6 +182,11 @@ impl Facts {
     /// Nodes that run on the reference evaluation.
     pub fn on_reference(&self) -> impl Iterator<Item = &NodeFacts> {
         self.nodes.iter().filter(|n| n.kernel == "reference")
+    }
+
+    /// Nodes that run on the host beside a device, with the reason.
+    pub fn on_host(&self) -> impl Iterator<Item = &NodeFacts> {
+        self.nodes.iter().filter(|n| n.on_host.is_some())
     }
 
     /// `with B = 1, S = 16 assumed`: under which numbers the amounts hold; empty when the model has no symbols.

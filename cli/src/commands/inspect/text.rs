@@ -22,6 +22,7 @@ pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool
     writeln!(out, "  steps    {} for {}", facts.steps, units::plural(facts.nodes.len(), "node"))?;
     operators(out, facts)?;
     on_reference(out, facts)?;
+    on_host(out, facts)?;
     if graph {
         plan.entries.iter().try_for_each(|entry| writeln!(out, "\n{}", entry.graph))?;
     }
@@ -58,6 +59,25 @@ fn operators(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
     }
     writeln!(out, "operators:")?;
     table.print(out)
+}
+
+/// Nodes of a device's plan that run on the host, by operator and reason.
+fn on_host(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
+    let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
+    for node in facts.on_host() {
+        let sum = sums.entry((&node.op, node.on_host.unwrap_or_default())).or_default();
+        sum.nodes += 1;
+        sum.bytes = sum.bytes.saturating_add(node.bytes.number.unwrap_or(0));
+    }
+    if sums.is_empty() {
+        return Ok(());
+    }
+    let (nodes, bytes) = sums.values().fold((0, 0u64), |(n, b), sum| (n + sum.nodes, b.saturating_add(sum.bytes)));
+    writeln!(out, "on the host, beside the device: {}, {}", units::plural(nodes, "node"), units::bytes(bytes))?;
+    for ((op, reason), sum) in sums {
+        writeln!(out, "  {op}: {}, {}: {reason}", units::plural(sum.nodes, "node"), units::bytes(sum.bytes))?;
+    }
+    Ok(())
 }
 
 fn on_reference(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {

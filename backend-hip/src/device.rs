@@ -1,0 +1,113 @@
+//! The device: everything that talks to a driver, and the only place here with `unsafe`.
+//!
+//! A driver is a [`table`] of functions; three fill it: AMD's and NVIDIA's libraries, loaded when asked for, and the
+//! simulator, which runs the same kernels on this processor. What lies above (memory, streams, modules) is the same for all.
+
+mod amd;
+mod error;
+mod library;
+mod memory;
+mod module;
+mod nvidia;
+mod queue;
+mod rtc;
+mod simulator;
+mod table;
+
+pub use error::DeviceError;
+pub(crate) use memory::{DeviceMemory, HostMemory};
+pub(crate) use module::{Function, Module, Parameters};
+pub(crate) use queue::Queue;
+pub(crate) use rtc::RuntimeCompiler;
+
+use std::sync::Arc;
+use table::Table;
+
+/// Which driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Platform {
+    /// libamdhip64.
+    Amd,
+    /// libcuda.
+    Nvidia,
+    /// Kernels compiled for this processor.
+    Simulator,
+}
+
+/// A device that has been opened. Cloning shares it.
+#[derive(Clone)]
+pub struct Device(Arc<Opened>);
+
+struct Opened {
+    table: Table,
+    platform: Platform,
+    ordinal: i32,
+    context: table::Context,
+    arch: String,
+    name: String,
+}
+
+impl Device {
+    /// Opens device `ordinal` of a platform.
+    pub fn open(platform: Platform, ordinal: usize) -> Result<Device, DeviceError> {
+        let table = match platform {
+            Platform::Amd => amd::table()?,
+            Platform::Nvidia => nvidia::table()?,
+            Platform::Simulator => simulator::table(),
+        };
+        let ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
+        table.initialise()?;
+        let count = table.count()?;
+        if ordinal >= count {
+            return Err(DeviceError::Missing(format!("there is no device {ordinal}: the driver sees {count}")));
+        }
+        let context = table.context(ordinal)?;
+        let (arch, name) = match platform {
+            Platform::Amd => (amd::arch(&table, ordinal)?, table.name(ordinal)?),
+            Platform::Nvidia => (nvidia::arch(&table, ordinal)?, table.name(ordinal)?),
+            Platform::Simulator => ("sim".to_string(), "simulator".to_string()),
+        };
+        Ok(Device(Arc::new(Opened { table, platform, ordinal, context, arch, name })))
+    }
+
+    /// How many devices a platform has; an error says why it cannot tell.
+    pub fn count(platform: Platform) -> Result<usize, DeviceError> {
+        let table = match platform {
+            Platform::Amd => amd::table()?,
+            Platform::Nvidia => nvidia::table()?,
+            Platform::Simulator => return Ok(1),
+        };
+        table.initialise()?;
+        Ok(table.count()?.max(0) as usize)
+    }
+
+    /// Its platform.
+    pub fn platform(&self) -> Platform {
+        self.0.platform
+    }
+
+    /// Its architecture: `gfx1151`, `sm_90`, `sim`.
+    pub fn arch(&self) -> &str {
+        &self.0.arch
+    }
+
+    /// What its maker calls it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Bytes of its memory: free, all. On an APU both are estimates of the driver.
+    pub fn memory(&self) -> Result<(u64, u64), DeviceError> {
+        self.make_current()?;
+        self.0.table.memory()
+    }
+
+    /// Lets the calling thread use the device; every thread must before anything else.
+    pub(crate) fn make_current(&self) -> Result<(), DeviceError> {
+        self.0.table.make_current(&self.0.context, self.0.ordinal)
+    }
+
+    fn table(&self) -> &Table {
+        &self.0.table
+    }
+}

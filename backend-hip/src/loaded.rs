@@ -1,0 +1,177 @@
+//! A plan on a device: code objects and weights, shared by all sessions.
+
+use crate::code::{CodeStore, Modules};
+use crate::device::{Device, DeviceError, DeviceMemory, HostMemory, Queue};
+use crate::program::{Instr, Program};
+use crate::session::HipSession;
+use crate::target::Planner;
+use ir::{Tensor, Verified};
+use plan::{CheckedPlan, LowerError, PlanBuilder, Stream, Target, Weights};
+use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Weights go to the device through so much pinned memory.
+const STAGING: usize = 8 << 20;
+/// Weights begin at multiples of this on the device.
+const ALIGN: usize = 256;
+
+/// The backend for one open device.
+#[derive(Clone)]
+pub struct Hip {
+    planner: Planner,
+    device: Device,
+    modules: Arc<Modules>,
+    host: Arc<dyn HostExecutor>,
+}
+
+impl Hip {
+    /// A device, with a store for code objects and someone to run what has no kernel.
+    pub fn new(device: Device, store: CodeStore, host: Arc<dyn HostExecutor>) -> Hip {
+        let modules = Arc::new(Modules::new(&device, store));
+        Hip { planner: Planner::new(device.arch()), device, modules, host }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+impl Target for Hip {
+    fn name(&self) -> &str {
+        self.planner.name()
+    }
+
+    fn copies_on(&self) -> Stream {
+        self.planner.copies_on()
+    }
+
+    fn places_syncs(&self) -> bool {
+        self.planner.places_syncs()
+    }
+
+    fn lower(&self, graph: Verified<'_>, node: ir::NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
+        self.planner.lower(graph, node, plan)
+    }
+}
+
+impl Backend for Hip {
+    fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError> {
+        if plan.target != self.name() {
+            let (expected, found) = (self.name().to_string(), plan.target.clone());
+            return Err(LoadError::Target { expected, found });
+        }
+        for (name, info) in &plan.weights {
+            let fail = |reason: String| LoadError::Weight { name: name.clone(), reason };
+            let weight = weights.get(name).ok_or_else(|| fail("it is not among the weights given".into()))?;
+            let needed = info.layout.bytes(info.dtype, &info.dims);
+            if info.dtype != ir::DType::Str && needed != Some(weight.bytes().len()) {
+                return Err(fail(format!("it has {} bytes, its type needs {needed:?}", weight.bytes().len())));
+            }
+        }
+        let program = Program::new(&plan.entries[0])?;
+        let device = |e: DeviceError| LoadError::Device(e.to_string());
+        let files: BTreeSet<&'static str> = program.steps.iter().flat_map(files).copied().collect();
+        for file in files {
+            self.modules.module(file).map_err(device)?;
+        }
+        let inline = program.entry.inline_constants();
+        let mut constants = BTreeMap::new();
+        for key in &program.device_weights {
+            let missing = || LoadError::Weight { name: key.clone(), reason: "it has no data".into() };
+            let tensor = inline.get(key).or_else(|| weights.get(key)).ok_or_else(missing)?;
+            constants.insert(key.clone(), tensor.clone());
+        }
+        let on_device = DeviceWeights::upload(&self.device, &constants).map_err(device)?;
+        let shared = Shared { program, weights, inline, on_device, hip: self.clone() };
+        Ok(Box::new(LoadedHip { plan, shared: Arc::new(shared) }))
+    }
+}
+
+fn files(step: &Instr) -> &'static [&'static str] {
+    match step {
+        Instr::Kernel(kernel) => kernel.lowering.files(),
+        Instr::Host(_) | Instr::Copy { .. } | Instr::HostWaits | Instr::Nothing => &[],
+    }
+}
+
+/// What sessions of one plan share.
+pub(crate) struct Shared {
+    pub(crate) program: Program,
+    pub(crate) weights: Weights,
+    /// Small constants of the graph.
+    pub(crate) inline: BTreeMap<Arc<str>, Tensor>,
+    pub(crate) on_device: DeviceWeights,
+    hip: Hip,
+}
+
+impl Shared {
+    pub(crate) fn device(&self) -> &Device {
+        &self.hip.device
+    }
+
+    pub(crate) fn modules(&self) -> &Modules {
+        &self.hip.modules
+    }
+
+    /// A constant as the host has it.
+    pub(crate) fn constant(&self, key: &str) -> Option<&Tensor> {
+        self.inline.get(key).or_else(|| self.weights.get(key))
+    }
+}
+
+/// Constants in the device's memory.
+pub(crate) struct DeviceWeights {
+    memory: DeviceMemory,
+    offsets: BTreeMap<Arc<str>, usize>,
+}
+
+impl DeviceWeights {
+    fn upload(device: &Device, constants: &BTreeMap<Arc<str>, Tensor>) -> Result<DeviceWeights, DeviceError> {
+        let mut total = 0usize;
+        let mut offsets = BTreeMap::new();
+        for (key, tensor) in constants {
+            offsets.insert(key.clone(), total);
+            total += tensor.bytes().len().next_multiple_of(ALIGN);
+        }
+        device.make_current()?;
+        let memory = DeviceMemory::new(device, total)?;
+        let queue = Queue::new(device)?;
+        let mut staging = HostMemory::new(device, STAGING.min(total))?;
+        for (key, tensor) in constants {
+            let mut at = offsets[key];
+            for part in tensor.bytes().chunks(STAGING) {
+                staging.bytes_mut(0..part.len()).copy_from_slice(part);
+                memory.write(at, staging.bytes(0..part.len()), &queue)?;
+                queue.synchronise()?;
+                at += part.len();
+            }
+        }
+        Ok(DeviceWeights { memory, offsets })
+    }
+
+    /// Where a constant begins.
+    pub(crate) fn address(&self, key: &str) -> Option<u64> {
+        Some(self.memory.address() + *self.offsets.get(key)? as u64)
+    }
+}
+
+struct LoadedHip {
+    plan: Arc<CheckedPlan>,
+    shared: Arc<Shared>,
+}
+
+impl Loaded for LoadedHip {
+    fn plan(&self) -> &CheckedPlan {
+        &self.plan
+    }
+
+    fn session(&self, threads: usize) -> Box<dyn Session> {
+        Box::new(HipSession::new(&self.shared, self.shared.hip.host.worker(threads)))
+    }
+
+    fn kernels(&self) -> Vec<StepKernel> {
+        self.shared.program.kernels()
+    }
+}

@@ -1,0 +1,170 @@
+//! Chooses device kernels for operators: one file per family, one line per operator here. Pure: it needs no device.
+//!
+//! A [`Lowering`] is made from types when a plan is made, and again when it is loaded; once sizes are numbers it says which
+//! kernels are called with what. An operator without one runs on the host, for the reason given here.
+
+mod copy;
+mod gather;
+mod linear;
+mod map;
+mod matmul;
+mod norm;
+mod reduce;
+mod softmax;
+
+use ir::{CoreOp, DType, Dim, Op, TensorType};
+pub(crate) use kernels::Call;
+use kernels::Element;
+
+/// Memory that a call names: a value of the node, from some byte on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) of: Of,
+    pub(crate) offset: i64,
+}
+
+/// A value of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// An operand.
+    In(usize),
+    /// A result.
+    Out(usize),
+}
+
+pub(crate) fn input(i: usize) -> Memory {
+    Memory { of: Of::In(i), offset: 0 }
+}
+
+pub(crate) fn output(i: usize) -> Memory {
+    Memory { of: Of::Out(i), offset: 0 }
+}
+
+/// Concrete sizes of one node.
+pub(crate) struct Sizes<'a> {
+    /// Dimensions of the operands; empty for one that was left out.
+    pub(crate) ins: &'a [Vec<usize>],
+    /// Dimensions of the results.
+    pub(crate) outs: &'a [Vec<usize>],
+    /// Values of [`Lowering::numbers`].
+    pub(crate) numbers: &'a [i64],
+}
+
+/// How a node runs on the device.
+pub(crate) trait Lowering: Send + Sync {
+    /// For `inspect` and `run --profile`, and in the plan.
+    fn name(&self) -> &'static str;
+
+    /// Files of the kernels it may call, which are compiled when a plan is loaded.
+    fn files(&self) -> &'static [&'static str];
+
+    /// Expressions over the symbols whose values it needs.
+    fn numbers(&self) -> Vec<Dim> {
+        vec![]
+    }
+
+    /// The operand whose memory the first result may take.
+    fn in_place(&self) -> Option<usize> {
+        None
+    }
+
+    /// The calls, in order. Fails when the sizes are beyond what the kernels take.
+    fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String>;
+}
+
+/// A lowering, or why there is none.
+pub(crate) type Chosen = Result<Box<dyn Lowering>, &'static str>;
+
+/// What a lowering is chosen by.
+pub(crate) struct Types<'t> {
+    /// Operand types; `None` where one was left out.
+    pub(crate) ins: &'t [Option<&'t TensorType>],
+    /// Result types.
+    pub(crate) outs: &'t [&'t TensorType],
+}
+
+impl<'t> Types<'t> {
+    /// Operand `i`, when it is there.
+    pub(crate) fn input(&self, i: usize) -> Option<&'t TensorType> {
+        self.ins.get(i).copied().flatten()
+    }
+
+    /// The element type of operand `i` as kernels have it.
+    pub(crate) fn element(&self, i: usize) -> Result<Element, &'static str> {
+        element(self.input(i).ok_or("an operand is missing")?.dtype)
+    }
+
+    /// The dimensions of operand `i`.
+    pub(crate) fn dims(&self, i: usize) -> Result<&'t [Dim], &'static str> {
+        self.input(i).and_then(|t| t.dims()).ok_or("its rank is not known")
+    }
+
+    /// Fails unless every operand and result is of one of the types that float kernels take, and all of the same.
+    pub(crate) fn one_float(&self) -> Result<Element, &'static str> {
+        let found = self.element(0)?;
+        let same = self.ins.iter().flatten().chain(self.outs).all(|t| element(t.dtype) == Ok(found));
+        match (same, found) {
+            (false, _) => Err("its element types differ"),
+            (true, Element::F32 | Element::F16 | Element::BF16) => Ok(found),
+            (true, _) => Err("the kernel takes f32, f16 and bf16 only"),
+        }
+    }
+}
+
+/// The kernels' name of an element type.
+pub(crate) fn element(dtype: DType) -> Result<Element, &'static str> {
+    Ok(match dtype {
+        DType::F32 => Element::F32,
+        DType::F16 => Element::F16,
+        DType::BF16 => Element::BF16,
+        DType::I64 => Element::I64,
+        DType::I32 => Element::I32,
+        DType::U8 | DType::Bool => Element::U8,
+        DType::U16 => Element::U16,
+        DType::U32 => Element::U32,
+        DType::U64 => Element::U64,
+        _ => return Err("no kernel takes its element type"),
+    })
+}
+
+/// Elements of this type as bits that are moved.
+pub(crate) fn moved(dtype: DType) -> Result<Element, &'static str> {
+    match dtype.bits() {
+        8 => Ok(Element::U8),
+        16 => Ok(Element::U16),
+        32 => Ok(Element::U32),
+        64 => Ok(Element::U64),
+        _ => Err("its elements cannot be moved one by one"),
+    }
+}
+
+/// The call of a table's function, which typing made sure of.
+pub(crate) fn call(made: Option<Call<Memory>>) -> Call<Memory> {
+    made.expect("element types were checked when the kernel was chosen")
+}
+
+/// The lowering for an operator with operands and results of these types.
+pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
+    let Op::CoreOp(op) = op else { return Err("it is an operator of the host") };
+    match op {
+        CoreOp::Binary(_)
+        | CoreOp::Cast(_)
+        | CoreOp::Compare(_)
+        | CoreOp::Map(_)
+        | CoreOp::Select(_)
+        | CoreOp::Unary(_) => map::map(op, types),
+        CoreOp::Concat(op) => copy::concat(op, types),
+        CoreOp::Expand(_) => copy::expand(types),
+        CoreOp::Gather(op) => gather::gather(op, types),
+        CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
+        CoreOp::Linear(op) => linear::linear(op, types),
+        CoreOp::MatMul(_) => matmul::matmul(types),
+        CoreOp::Reduce(op) => reduce::reduce(op, types),
+        CoreOp::Reshape(_) => copy::reshape(types),
+        CoreOp::RmsNorm(op) => norm::rms_norm(op, types),
+        CoreOp::Slice(op) => copy::slice(op, types),
+        CoreOp::Softmax(op) => softmax::softmax(op, types),
+        CoreOp::Transpose(op) => copy::transpose(op, types),
+        _ => Err("it has no device kernel yet"),
+    }
+}

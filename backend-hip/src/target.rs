@@ -1,0 +1,76 @@
+//! Plans operators for a device beside the host: kernels of the device where there are some, else the host.
+
+use crate::lower::{Chosen, Types, choose};
+use ir::{Graph, NodeId, Op, TensorType, Value, Verified};
+use plan::{LaunchOptions, LowerError, Memory, PlanBuilder, Stream, Target};
+
+/// Kernels and copies of the device happen in this order.
+pub(crate) const COMPUTE: Stream = Stream(1);
+/// The kernel name of a node that runs on the host.
+pub const HOST_KERNEL: &str = "host";
+
+/// Plans for one architecture.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    arch: String,
+}
+
+impl Planner {
+    /// For `gfx1151`, `sm_90`, `sim`.
+    pub fn new(arch: &str) -> Planner {
+        Planner { arch: arch.to_string() }
+    }
+}
+
+impl Target for Planner {
+    fn name(&self) -> &str {
+        &self.arch
+    }
+
+    fn copies_on(&self) -> Stream {
+        COMPUTE
+    }
+
+    fn places_syncs(&self) -> bool {
+        false
+    }
+
+    fn lower(&self, verified: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
+        let graph = verified.graph();
+        let op = graph.op(node).ok_or_else(|| LowerError::new(graph, node, "it is not an operator"))?;
+        if plan.view(node) {
+            return Ok(());
+        }
+        // A body runs as a whole on the host.
+        let chosen = if plan.in_body() { Err("it is in a body") } else { lowering(graph, node, op) };
+        let (kernel, stream, memory, in_place) = match &chosen {
+            Ok(lowering) => (lowering.name(), COMPUTE, Memory::DEVICE, lowering.in_place()),
+            Err(_) => (HOST_KERNEL, Stream::HOST, Memory::HOST, None),
+        };
+        graph.operands(node).iter().for_each(|v| plan.bring(*v, memory));
+        plan.launch(node, kernel, LaunchOptions { stream: Some(stream), memory, in_place, ..LaunchOptions::default() })
+    }
+}
+
+/// Why a node runs on the host; `None` when it does not.
+pub fn why_on_host(graph: &Graph, node: NodeId) -> Option<&'static str> {
+    lowering(graph, node, graph.op(node)?).err()
+}
+
+/// How a node runs on the device: a pure function of its types.
+pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op) -> Chosen {
+    let operands = graph.operands(node);
+    let known = |v: &Value| graph.ty(*v).is_plannable() || *graph.ty(*v) == ir::ValueType::Absent;
+    let results: Vec<Value> = graph.results(node).collect();
+    if !operands.iter().chain(&results).all(known) {
+        return Err("its sizes are not known before it runs");
+    }
+    let ins: Vec<Option<&TensorType>> = operands.iter().map(|v| graph.tensor_ty(*v)).collect();
+    let outs: Option<Vec<&TensorType>> = results.iter().map(|v| graph.tensor_ty(*v)).collect();
+    let outs = outs.ok_or("its results are not tensors")?;
+    let chosen = choose(op, &Types { ins: &ins, outs: &outs })?;
+    match chosen.numbers().iter().any(ir::Dim::is_late) {
+        true => Err("its sizes are not known before it runs"),
+        false => Ok(chosen),
+    }
+}

@@ -1,0 +1,134 @@
+//! Where models run: the processor, a GPU, or the simulator of one.
+
+use crate::Error;
+use backend_cpu::Cpu;
+use backend_hip::{CodeStore, DeviceError, Hip, Planner, Platform};
+use plan::Target;
+use runtime::Backend;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// A device by name: `auto`, `cpu`, `hip:0`, `hip:sim`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The processor, for now: GPUs are used when they are named.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A GPU of AMD; where there is no such driver, of NVIDIA.
+    Gpu(usize),
+    /// The kernels of the HIP backend, compiled for this processor: slow, for tests.
+    Simulator,
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Device, String> {
+        let number = |t: &str| t.strip_prefix("hip:").and_then(|n| n.parse().ok());
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu),
+            "hip" => Ok(Device::Gpu(0)),
+            "hip:sim" => Ok(Device::Simulator),
+            t => number(t).map(Device::Gpu).ok_or_else(|| "devices are `auto`, `cpu`, `hip:0` and `hip:sim`".into()),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::Gpu(n) => write!(f, "hip:{n}"),
+            Device::Simulator => f.write_str("hip:sim"),
+        }
+    }
+}
+
+/// Which device, and what it needs.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceOptions {
+    /// The device.
+    pub device: Device,
+    /// Folder where code objects are kept once they are compiled; only its owner should be able to write to it. A device
+    /// other than the processor needs one.
+    pub code_objects: Option<PathBuf>,
+}
+
+/// A backend that is ready to plan and to load.
+pub(crate) enum Engine {
+    Cpu(Cpu),
+    Hip(Box<Hip>),
+    /// An architecture whose device need not be here.
+    Planner(Planner),
+}
+
+impl Engine {
+    /// Opens the device.
+    pub(crate) fn open(options: &DeviceOptions) -> Result<Engine, Error> {
+        let failed = |e: DeviceError| Error::Device { device: options.device, reason: e.to_string() };
+        let device = match options.device {
+            Device::Auto | Device::Cpu => return Ok(Engine::Cpu(Cpu)),
+            Device::Simulator => backend_hip::Device::open(Platform::Simulator, 0).map_err(failed)?,
+            Device::Gpu(n) => open_gpu(n).map_err(failed)?,
+        };
+        let folder = options.code_objects.clone();
+        let missing = || failed(DeviceError::Compile("there is no folder to keep code objects in".into()));
+        let store = CodeStore::new(folder.ok_or_else(missing)?);
+        Ok(Engine::Hip(Box::new(Hip::new(device, store, Arc::new(Cpu)))))
+    }
+
+    /// For planning only.
+    pub(crate) fn of_target(target: &str) -> Result<Engine, Error> {
+        match target {
+            "cpu" => Ok(Engine::Cpu(Cpu)),
+            t if t.starts_with("gfx") || t.starts_with("sm_") || t == "sim" => Ok(Engine::Planner(Planner::new(t))),
+            t => Err(Error::Target(t.to_string())),
+        }
+    }
+
+    /// What loads plans; an architecture alone loads none.
+    pub(crate) fn backend(&self) -> Result<&dyn Backend, Error> {
+        match self {
+            Engine::Cpu(cpu) => Ok(cpu),
+            Engine::Hip(hip) => Ok(&**hip),
+            Engine::Planner(planner) => Err(Error::Planned(planner.name().to_string())),
+        }
+    }
+
+    pub(crate) fn target(&self) -> &dyn Target {
+        match self {
+            Engine::Cpu(cpu) => cpu,
+            Engine::Hip(hip) => &**hip,
+            Engine::Planner(planner) => planner,
+        }
+    }
+}
+
+fn open_gpu(ordinal: usize) -> Result<backend_hip::Device, DeviceError> {
+    let amd = match backend_hip::Device::open(Platform::Amd, ordinal) {
+        Ok(device) => return Ok(device),
+        Err(e) => e,
+    };
+    backend_hip::Device::open(Platform::Nvidia, ordinal)
+        .map_err(|nvidia| DeviceError::Missing(format!("AMD: {amd}; NVIDIA: {nvidia}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Device;
+
+    #[test]
+    fn names_of_devices_read_and_print() {
+        for name in ["auto", "cpu", "hip:0", "hip:12", "hip:sim"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        assert!("hip:x".parse::<Device>().is_err());
+        assert!("gpu".parse::<Device>().is_err());
+    }
+}

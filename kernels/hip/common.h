@@ -1,0 +1,56 @@
+// What kernels share: reductions over a wave and a block, shapes, reports.
+#pragma once
+// NaN wins, as the reference has it.
+DEV f32 max_(f32 a, f32 b) { return a > b || a != a ? a : b; }
+DEV f32 min_(f32 a, f32 b) { return a < b || a != a ? a : b; }
+DEV u32 min_u(u32 a, u32 b) { return a < b ? a : b; }
+DEV f32 infinity() { return f32_of(0x7f800000u); }
+DEV f32 not_a_number() { return f32_of(0x7fc00000u); }
+DEV f32 wave_sum(f32 v) {
+  v += shuffle_xor<1>(v);
+  v += shuffle_xor<2>(v);
+  v += shuffle_xor<4>(v);
+  v += shuffle_xor<8>(v);
+  v += shuffle_xor<16>(v);
+  return v;
+}
+DEV f32 wave_max(f32 v) {
+  v = max_(v, shuffle_xor<1>(v));
+  v = max_(v, shuffle_xor<2>(v));
+  v = max_(v, shuffle_xor<4>(v));
+  v = max_(v, shuffle_xor<8>(v));
+  v = max_(v, shuffle_xor<16>(v));
+  return v;
+}
+// Over a block of BLOCK threads; `part` has a place per wave, and is free again on return.
+template <int BLOCK> DEV f32 block_sum(f32 v, f32* part) {
+  v = wave_sum(v);
+  if (BLOCK == WAVE) return v;
+  if (lane_id() == 0) part[thread_id() / WAVE] = v;
+  block_sync();
+  f32 total = 0.f;
+  for (int i = 0; i < BLOCK / WAVE; i++) total += part[i];
+  block_sync();
+  return total;
+}
+template <int BLOCK> DEV f32 block_max(f32 v, f32* part) {
+  v = wave_max(v);
+  if (BLOCK == WAVE) return v;
+  if (lane_id() == 0) part[thread_id() / WAVE] = v;
+  block_sync();
+  f32 best = part[0];
+  for (int i = 1; i < BLOCK / WAVE; i++) best = max_(best, part[i]);
+  block_sync();
+  return best;
+}
+// Notes an index that is out of range; the step skips the access and the run fails.
+DEV void report_index(Report* report, i64 index) {
+  if (exchange(&report->set, 1u) == 0u) report->index = index;
+}
+// An index that counts from the end when it is negative; -1 when it is out of range, which is reported.
+DEV i64 checked_index(i64 index, i64 n, Report* report) {
+  i64 at = index < 0 ? index + n : index;
+  if (at >= 0 && at < n) return at;
+  report_index(report, index);
+  return -1;
+}

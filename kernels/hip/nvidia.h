@@ -1,0 +1,63 @@
+// NVIDIA, through NVRTC; needs no header of CUDA.
+#pragma once
+#define DEV static __device__ __forceinline__
+#define NOINLINE_DEV static __device__ __noinline__
+#define KERNEL(name, block, params, ...) \
+  extern "C" __global__ void __launch_bounds__(block) name params { __VA_ARGS__; }
+#define KERNEL_OF_ITEMS KERNEL
+#define LDS(T, name, n) __shared__ __align__(16) T name[n]
+struct f16 { u16 b; };
+struct bf16 { u16 b; };
+DEV u32 thread_id() { return threadIdx.x; }
+DEV u32 block_x() { return blockIdx.x; }
+DEV u32 block_y() { return blockIdx.y; }
+DEV u32 block_z() { return blockIdx.z; }
+DEV u32 lane_id() { return threadIdx.x & 31; }
+DEV void block_sync() { __syncthreads(); }
+DEV f32 to_f32(f32 x) { return x; }
+DEV f32 to_f32(f16 x) { f32 r; asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x.b)); return r; }
+DEV f32 to_f32(bf16 x) { return __uint_as_float((u32)x.b << 16); }
+DEV void from_f32(f32& d, f32 x) { d = x; }
+DEV void from_f32(f16& d, f32 x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(d.b) : "f"(x)); }
+DEV void from_f32(bf16& d, f32 x) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(d.b) : "f"(x)); }
+DEV u32 bits_of(f32 x) { return __float_as_uint(x); }
+DEV f32 f32_of(u32 x) { return __uint_as_float(x); }
+DEV i32 shuffle(i32 v, i32 lane) { return __shfl_sync(0xffffffffu, v, lane); }
+DEV f32 shuffle(f32 v, i32 lane) { return __shfl_sync(0xffffffffu, v, lane); }
+template <int M> DEV i32 shuffle_xor(i32 v) { return __shfl_xor_sync(0xffffffffu, v, M); }
+template <int M> DEV f32 shuffle_xor(f32 v) { return __shfl_xor_sync(0xffffffffu, v, M); }
+DEV f32 exp_(f32 x) { return expf(x); }
+DEV f32 log_(f32 x) { return logf(x); }
+DEV f32 sqrt_(f32 x) { return sqrtf(x); }
+DEV f32 fma_(f32 a, f32 b, f32 c) { return fmaf(a, b, c); }
+DEV f64 fma_(f64 a, f64 b, f64 c) { return fma(a, b, c); }
+DEV f32 floor_(f32 x) { return floorf(x); }
+DEV f32 ceil_(f32 x) { return ceilf(x); }
+DEV f32 rint_(f32 x) { return rintf(x); }
+DEV f64 rint_(f64 x) { return rint(x); }
+DEV f64 trunc_(f64 x) { return trunc(x); }
+DEV u32 exchange(u32* at, u32 v) { return atomicExch(at, v); }
+DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __dp4a(a, b, c); }
+// Matrix fragments of 16x16x16. A: four registers of two halves; B: the same loader, used as two n8 halves.
+template <class T> struct Frag { u32 v[4]; };
+struct Acc { f32 v[8]; };
+template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) {
+  u32 r = lane_id() >> 2, k = (lane_id() & 3) * 2;
+  f.v[0] = *(const u32*)(p + r * ld + k);
+  f.v[1] = *(const u32*)(p + (r + 8) * ld + k);
+  f.v[2] = *(const u32*)(p + r * ld + k + 8);
+  f.v[3] = *(const u32*)(p + (r + 8) * ld + k + 8);
+}
+DEV void acc_zero(Acc& a) { for (int i = 0; i < 8; i++) a.v[i] = 0.f; }
+#define MMA_(ty)                                                                                                     \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
+               : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])                                               \
+               : "r"(a.v[0]), "r"(a.v[1]), "r"(a.v[2]), "r"(a.v[3]), "r"(b.v[0]), "r"(b.v[2]));                       \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
+               : "+f"(c.v[4]), "+f"(c.v[5]), "+f"(c.v[6]), "+f"(c.v[7])                                               \
+               : "r"(a.v[0]), "r"(a.v[1]), "r"(a.v[2]), "r"(a.v[3]), "r"(b.v[1]), "r"(b.v[3]));
+DEV void tile_mma(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { MMA_("f16") }
+DEV void tile_mma(Acc& c, const Frag<bf16>& a, const Frag<bf16>& b) { MMA_("bf16") }
+DEV u32 acc_row(u32 i) { return (lane_id() >> 2) + ((i >> 1) & 1) * 8; }
+DEV u32 acc_col(u32 i) { return (lane_id() & 3) * 2 + (i & 1) + (i >> 2) * 8; }
+DEV f32 acc_get(const Acc& a, u32 i) { return a.v[i]; }

@@ -1,0 +1,44 @@
+//! Every operator's samples give on the simulator of the HIP backend what the reference evaluation gives: on the device where
+//! there is a kernel, else on the host within the same plan.
+
+mod common;
+
+use common::{Random, on_host, run_both, simulator, with_weights};
+use ir::ops::{CORE_TABLE, HOST_TABLE};
+use ir::text;
+
+#[test]
+fn hip_samples_agree_with_the_reference() {
+    let Some(hip) = simulator("hip_samples_agree_with_the_reference") else { return };
+    let mut failed = vec![];
+    for op in CORE_TABLE.iter().chain(HOST_TABLE) {
+        let one = || {
+            let mut random = Random(7);
+            for sample in op.samples {
+                let g = text::parse(sample).unwrap_or_else(|e| panic!("{}: {e}", op.name));
+                run_both(hip, op.name, &g, &mut random);
+                if let Some(g) = with_weights(sample, &mut random) {
+                    run_both(hip, op.name, &g, &mut random);
+                }
+            }
+        };
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(one)).is_err() {
+            failed.push(op.name);
+        }
+    }
+    assert!(failed.is_empty(), "these do not agree: {failed:?}");
+}
+
+/// Operators whose samples run on the device whole.
+#[test]
+fn hip_kernels_are_used_where_they_are_meant_to_be() {
+    let Some(hip) = simulator("hip_kernels_are_used_where_they_are_meant_to_be") else { return };
+    let device =
+        ["binary", "compare", "concat", "expand", "gather", "linear", "map", "select", "softmax", "transpose", "unary"];
+    for op in CORE_TABLE.iter().filter(|op| device.contains(&op.name)) {
+        for sample in op.samples {
+            let loaded = common::load(hip, &text::parse(sample).unwrap());
+            assert_eq!(on_host(loaded.plan()), [""; 0], "{sample}");
+        }
+    }
+}
