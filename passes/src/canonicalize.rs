@@ -50,7 +50,7 @@ fn unary(edit: &mut Edit<'_>, f: UnaryFn, x: Value) -> Result<Value, Miss> {
     edit.apply(Unary { f }, &[x])
 }
 
-pub(crate) fn binary(edit: &mut Edit<'_>, f: BinaryFn, a: Value, b: Value) -> Result<Value, Miss> {
+fn binary(edit: &mut Edit<'_>, f: BinaryFn, a: Value, b: Value) -> Result<Value, Miss> {
     edit.apply(Binary { f }, &[a, b])
 }
 

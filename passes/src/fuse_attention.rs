@@ -50,12 +50,13 @@ mod mask;
 mod scores;
 mod term;
 
+use crate::axes::equal;
 use crate::edit::Edit;
 use crate::pass::{Body, Context, Miss, Pass};
-use ir::Graph;
 use ir::graph::{NodeId, Value};
-use ir::ops::{Attention, CoreOp, Op, Unseen};
-use ir::scalar::BinaryFn;
+use ir::ops::{Attention, Binary, CoreOp, Op, Reshape, Unary, Unseen};
+use ir::scalar::{BinaryFn, UnaryFn};
+use ir::{Dim, Graph};
 
 /// See the module.
 pub const PASS: Pass = Pass { name: "fuse-attention", body: Body::Whole(fuse) };
@@ -66,13 +67,23 @@ fn fuse(graph: &mut Graph, cx: &mut Context) {
             continue;
         }
         let id = match graph.op(id) {
-            Some(Op::CoreOp(CoreOp::MatMul(_))) => attempt(graph, cx, "attention", id, attention),
+            Some(Op::CoreOp(CoreOp::MatMul(_))) => {
+                attempt(graph, cx, "attention", id, attention).map(|new| attention_behind(graph, new))
+            }
             Some(Op::CoreOp(CoreOp::Attention(_))) => Some(attempt(graph, cx, "shared-heads", id, share).unwrap_or(id)),
             _ => None,
         };
         if let Some(id) = id {
             attempt(graph, cx, "mask", id, mask::explain);
         }
+    }
+}
+
+/// The attention itself where its result is reshaped.
+fn attention_behind(graph: &Graph, id: NodeId) -> NodeId {
+    match graph.op(id) {
+        Some(Op::CoreOp(CoreOp::Reshape(_))) => graph.operands(id)[0].node,
+        _ => id,
     }
 }
 
@@ -105,17 +116,29 @@ fn attempt(
 fn attention(edit: &mut Edit<'_>, id: NodeId) -> Result<Value, Miss> {
     let operands = edit.graph.operands(id);
     let found = scores::find(edit, operands[0])?;
-    let [q, k, v] = heads::find(edit, &found, operands[1])?;
-    let mask =
-        found.masks.iter().copied().map(Ok).reduce(|a, b| crate::canonicalize::binary(edit, BinaryFn::Add, a?, b?));
-    let mask = mask.transpose()?;
+    let sides = heads::find(edit, &found, operands[1])?;
+    edit.covers(found.nodes.iter().copied());
+    edit.covers(sides.iter().flat_map(|side| side.nodes.iter().copied()));
+    let mut operands = vec![];
+    for side in &sides {
+        operands.push(side.build(edit)?);
+    }
+    let mut mask = None;
+    for part in &found.masks {
+        let part = mask_for(edit, part, operands[0])?;
+        mask = Some(match mask {
+            Some(other) => edit.reuse(Binary { f: BinaryFn::Add }, &[other, part])?,
+            None => part,
+        });
+    }
+    let heads = (edit.rank(operands[0]) == Some(3)).then_some(1);
     let op = Attention {
         causal: false,
         offset: None,
-        scale: Some((found.scale * q.scale * k.scale) as f32),
+        scale: Some((found.scale * sides[0].scale * sides[1].scale) as f32),
         softcap: found.cap.map(|c| c as f32),
-        q_heads: None,
-        kv_heads: None,
+        q_heads: heads,
+        kv_heads: heads,
         left: None,
         right: None,
         present: false,
@@ -123,14 +146,36 @@ fn attention(edit: &mut Edit<'_>, id: NodeId) -> Result<Value, Miss> {
         unseen: mask.is_some().then_some(found.unseen.unwrap_or(Unseen::Nan)),
         guard: found.guard,
     };
-    edit.covers(found.nodes.iter().copied());
-    edit.covers([&q, &k, &v].into_iter().flat_map(|side| side.nodes.iter().copied()));
-    let mut operands = vec![];
-    for side in [&q, &k, &v] {
-        operands.push(side.build(edit)?);
-    }
     operands.extend(mask);
-    edit.apply(op, &operands)
+    let y = edit.apply(op, &operands)?;
+    let dims = edit.graph.tensor_ty(id.into()).and_then(|t| t.dims()).map(<[Dim]>::to_vec).ok_or(Miss::NoEffect)?;
+    if edit.rank(y) == Some(dims.len()) { Ok(y) } else { edit.apply(Reshape { shape: dims }, &[y]) }
+}
+
+/// A mask as it broadcasts to `[B, H, S, T]` of these queries.
+fn mask_for(edit: &mut Edit<'_>, mask: &scores::Mask, queries: Value) -> Result<Value, Miss> {
+    let dims = |v: Value| edit.graph.tensor_ty(v).and_then(|t| t.dims()).map(<[Dim]>::to_vec).ok_or(Miss::NoEffect);
+    let (own, scores, queries) = (dims(mask.value)?, dims(mask.scores)?, dims(queries)?);
+    let lead = match &queries[..] {
+        [b, h, _, _] => [b.clone(), h.clone()],
+        [b, ..] => [b.clone(), Dim::constant(1)],
+        [] => return Err(Miss::NoEffect),
+    };
+    let one = Dim::constant(1);
+    let fits = match &scores[..] {
+        [b, h, _, _] => equal(edit.graph, b, &lead[0]) && equal(edit.graph, h, &lead[1]),
+        [all, _, _] => equal(edit.graph, all, &(&lead[0] * &lead[1])),
+        _ => false,
+    };
+    edit.require(fits, "the mask meets the scores where their first dimensions are not batch and heads")?;
+    let value = match (&own[..], scores.len()) {
+        ([all, s, t], 3) if *all != one => {
+            let shape = vec![lead[0].clone(), lead[1].clone(), s.clone(), t.clone()];
+            edit.reuse(Reshape { shape }, &[mask.value])?
+        }
+        _ => mask.value,
+    };
+    if mask.hides { edit.reuse(Unary { f: UnaryFn::Not }, &[value]) } else { Ok(value) }
 }
 
 /// An attention over copies of key heads reads the heads that were copied.
@@ -194,6 +239,10 @@ mod tests {
             "%y = attention(%q, %y.1, %v, %m) {scale = 1.0, unseen = mean}",
         );
         check(
+            &format!("%a = select(%m, %low, %s) {END}"),
+            "%y.2 = not(%m); %y = attention(%q, %y.1, %v, %y.2) {scale = 1.0, unseen = mean}",
+        );
+        check(
             &format!("%b = select(%m, %zero, %inf) %a = add(%s, %b) {END}"),
             "%y = attention(%q, %y.1, %v, %m) {scale = 1.0, unseen = nan}",
         );
@@ -247,16 +296,44 @@ mod tests {
             &format!("%b = add(%s, %p) %a = select(%m, %b, %low) {END}"),
             "one mask is added and another one selects",
         );
-        refused(&format!("%a = select(%m, %low, %s) {END}"), "the mask says which keys are hidden, not which are kept");
+    }
+
+    /// Queries, keys and values of three dimensions made by `stmts`, joined by `%s`.
+    const FLAT: &str = "%kt = transpose(%k) {perm = [0, 2, 1]} %s = matmul(%q, %kt)";
+
+    #[test]
+    fn heads_behind_the_batch() {
+        let merged = |v: &str| format!("%{v} = reshape(%{v}4) {{shape = [2*B, S, 4]}}");
+        let text = format!(
+            "graph @g(%q4: f32[B, 2, S, 4], %k4: f32[B, 2, S, 4], %v4: f32[B, 2, S, 4], %p: f32[B, 1, S, S]) {{ {} {} {} {FLAT} \
+             %s4 = reshape(%s) {{shape = [B, 2, S, S]}} %a4 = add(%s4, %p) %a = reshape(%a4) {{shape = [2*B, S, S]}} \
+             %w = softmax(%a) {{axis = -1}} %y = matmul(%w, %v) return %y }}",
+            merged("q"),
+            merged("k"),
+            merged("v")
+        );
+        let expected =
+            "%y.1 = attention(%q4, %k4, %v4, %p) {scale = 1.0, unseen = nan}; %y = reshape(%y.1) {shape = [2*B, S, 4]}";
+        assert_eq!(rewritten(&PASS, &text), expected);
+    }
+
+    #[test]
+    fn one_head_in_three_dimensions() {
+        let text = format!(
+            "graph @g(%q: f32[N, S, 4], %k: f32[N, T, 4], %v: f32[N, T, 4], %p: f32[N, S, T]) {{ {FLAT} %a = add(%s, %p) {END} return %y }}"
+        );
+        let expected = "%y.1 = reshape(%p) {shape = [N, 1, S, T]}; \
+            %y = attention(%q, %k, %v, %y.1) {kv_heads = 1, q_heads = 1, scale = 1.0, unseen = nan}";
+        assert_eq!(rewritten(&PASS, &text), expected);
     }
 
     #[test]
     fn keeps_products_of_other_ranks() {
         let text = "
-graph @g(%q: f32[N, S, 4], %k: f32[N, 4, T], %v: f32[N, T, 4]) {
-  %s = matmul(%q, %k) : f32[N, S, T]
-  %w = softmax(%s) {axis = -1} : f32[N, S, T]
-  %y = matmul(%w, %v) : f32[N, S, 4]
+graph @g(%q: f32[S, 4], %k: f32[4, T], %v: f32[T, 4]) {
+  %s = matmul(%q, %k) : f32[S, T]
+  %w = softmax(%s) {axis = -1} : f32[S, T]
+  %y = matmul(%w, %v) : f32[S, 4]
   return %y
 }";
         check_refused(&PASS, text, "the products of the attention are not over [batch, heads, rows, width]");

@@ -58,6 +58,8 @@ struct Form {
     mask: Mask,
     /// Keys are transposed as matrices of all heads.
     flat: bool,
+    /// Products have three dimensions, batch and heads in one.
+    three: bool,
     /// Sums and products have their operands the other way around.
     swapped: bool,
     /// What is no number becomes 0 after the softmax.
@@ -77,8 +79,17 @@ fn form() -> impl Strategy<Value = Form> {
         Just(Mask::Window),
         Just(Mask::Data),
     ];
-    (1..4usize, turn, factor, mask, any::<[bool; 3]>()).prop_map(
-        |(group, turn, factor, mask, [flat, swapped, guard])| Form { group, turn, factor, mask, flat, swapped, guard },
+    (1..4usize, turn, factor, mask, any::<[bool; 4]>()).prop_map(
+        |(group, turn, factor, mask, [flat, three, swapped, guard])| Form {
+            group,
+            turn,
+            factor,
+            mask,
+            flat,
+            three,
+            swapped,
+            guard,
+        },
     )
 }
 
@@ -193,24 +204,43 @@ impl Form {
         } else {
             ("keys2", "values2")
         };
-        s += &if self.flat {
-            format!(
+        let (q, values, scaled) = if self.three {
+            s += &format!(
+                "%q3 = reshape(%qh) {{shape = [{heads}*B, S, 8]}} %values3 = reshape(%{values}) {{shape = [{heads}*B, P + S, 8]}} \
+                 %k3 = reshape(%{keys}) {{shape = [{heads}*B, P + S, 8]}} %kmat = transpose(%k3) {{perm = [0, 2, 1]}} "
+            );
+            ("q3", "values3", "scaled3")
+        } else if self.flat {
+            s += &format!(
                 "%kf = reshape(%{keys}) {{shape = [{heads}*B, P + S, 8]}} %kft = transpose(%kf) {{perm = [0, 2, 1]}} \
                  %kmat = reshape(%kft) {{shape = [B, {heads}, 8, P + S]}} "
-            )
+            );
+            ("qh", values, "scaled")
         } else {
-            format!("%kmat = transpose(%{keys}) {{perm = [0, 1, 3, 2]}} ")
+            s += &format!("%kmat = transpose(%{keys}) {{perm = [0, 1, 3, 2]}} ");
+            ("qh", values, "scaled")
         };
         s += &match self.factor {
-            Factor::Scores => format!("%qk = matmul(%qh, %kmat) %scaled = mul({}) ", self.pair("qk", "scale")),
-            Factor::Quotient => "%qk = matmul(%qh, %kmat) %scaled = div(%qk, %four) ".into(),
+            Factor::Scores => format!("%qk = matmul(%{q}, %kmat) %{scaled} = mul({}) ", self.pair("qk", "scale")),
+            Factor::Quotient => format!("%qk = matmul(%{q}, %kmat) %{scaled} = div(%qk, %four) "),
             Factor::Sides => {
-                "%qscaled = mul(%qh, %root) %kscaled = mul(%root, %kmat) %scaled = matmul(%qscaled, %kscaled) ".into()
+                format!(
+                    "%qscaled = mul(%{q}, %root) %kscaled = mul(%root, %kmat) %{scaled} = matmul(%qscaled, %kscaled) "
+                )
             }
-            Factor::Queries => "%qscaled = mul(%qh, %scale) %scaled = matmul(%qscaled, %kmat) ".into(),
+            Factor::Queries => format!("%qscaled = mul(%{q}, %scale) %{scaled} = matmul(%qscaled, %kmat) "),
         };
+        if self.three {
+            s += &format!("%scaled = reshape(%scaled3) {{shape = [B, {heads}, S, P + S]}} ");
+        }
         s += &self.masked().replace('H', &heads.to_string());
-        s += "%weights = softmax(%masked) {axis = -1} ";
+        let masked = if self.three {
+            s += &format!("%masked3 = reshape(%masked) {{shape = [{heads}*B, S, P + S]}} ");
+            "masked3"
+        } else {
+            "masked"
+        };
+        s += &format!("%weights = softmax(%{masked}) {{axis = -1}} ");
         if self.guard {
             s += "%nan = is_nan(%weights) %clean = select(%nan, %none, %weights) ";
         }

@@ -29,23 +29,28 @@ impl Side {
     }
 }
 
-/// Queries, keys and values.
+/// Queries, keys and values, each as `[B, H, rows, width]`; or as `[B, rows, width]`, where products have three dimensions and
+/// heads are not found among the first.
 pub(super) fn find(edit: &Edit<'_>, found: &Found, values: Value) -> Result<[Side; 3], Miss> {
     let [q, k] = found.product;
     let sides = [(q, Order::Rows, true), (k, Order::Columns, true), (values, Order::Rows, false)];
-    for (v, ..) in sides {
-        edit.require(
-            edit.rank(v) == Some(4),
-            "the products of the attention are not over [batch, heads, rows, width]",
-        )?;
-    }
-    let [q, k, v] = sides.map(|(v, order, scaled)| behind(edit.graph, v, order, scaled));
-    Ok([q, k, v])
+    let rank = edit.rank(q);
+    let fits = matches!(rank, Some(3 | 4)) && sides.iter().all(|(v, ..)| edit.rank(*v) == rank);
+    edit.require(fits, "the products of the attention are not over [batch, heads, rows, width]")?;
+    let apart = |dims: usize| sides.map(|(v, order, scaled)| behind(edit.graph, v, order, scaled, dims));
+    let found = match apart(4) {
+        [Some(q), Some(k), Some(v)] => [q, k, v],
+        _ => match apart(3) {
+            [Some(q), Some(k), Some(v)] => [q, k, v],
+            _ => return Err(Miss::NoEffect),
+        },
+    };
+    Ok(found)
 }
 
 /// The key or value heads `[B, H, T, width]` that `v` holds copies of, and the nodes that copied them.
 pub(super) fn shared(graph: &Graph, v: Value) -> Option<(Value, Vec<NodeId>)> {
-    let side = behind(graph, v, Order::Rows, false);
+    let side = behind(graph, v, Order::Rows, false, 4)?;
     let heads = |v: Value| graph.tensor_ty(v)?.dims()?.get(1).cloned();
     (side.perm.is_none() && heads(side.value) != heads(v)).then_some((side.value, side.nodes))
 }
@@ -60,22 +65,18 @@ enum Order {
 /// What a chain is followed through at most.
 const MAX_STEPS: usize = 12;
 
-/// The best value to read in place of `v`: one that shares key heads, then one that lies right, then one that is farthest.
-fn behind(graph: &Graph, v: Value, order: Order, scaled: bool) -> Side {
+/// The best value of `dims` dimensions to read in place of `v`: one that shares key heads, then one that lies right, then one
+/// that is farthest.
+fn behind(graph: &Graph, v: Value, order: Order, scaled: bool, dims: usize) -> Option<Side> {
     let mut chain = vec![(v, 1.0)];
     while chain.len() < MAX_STEPS
         && let Some(step) = previous(graph, chain[chain.len() - 1].0, scaled)
     {
         chain.push(step);
     }
-    let mut best = candidate(graph, &chain[..1], order).expect("four dimensions as they are");
-    for n in 2..=chain.len() {
-        let Some(next) = candidate(graph, &chain[..n], order) else { continue };
-        if (next.1, next.0.perm.is_none()) >= (best.1, best.0.perm.is_none()) {
-            best = next;
-        }
-    }
-    best.0
+    let candidates = (1..=chain.len()).filter_map(|n| candidate(graph, &chain[..n], order, dims));
+    let best = candidates.max_by_key(|(side, shares)| (*shares, side.perm.is_none()));
+    best.map(|(side, _)| side)
 }
 
 /// What a value is a view of, and the factor between them.
@@ -100,7 +101,7 @@ fn previous(graph: &Graph, v: Value, scaled: bool) -> Option<(Value, f64)> {
 }
 
 /// The last value of a chain as an operand, and whether heads are shared on the way.
-fn candidate(graph: &Graph, chain: &[(Value, f64)], order: Order) -> Option<(Side, bool)> {
+fn candidate(graph: &Graph, chain: &[(Value, f64)], order: Order, rank: usize) -> Option<(Side, bool)> {
     let (value, _) = chain[chain.len() - 1];
     let dims = graph.tensor_ty(value)?.dims()?;
     let mut axes = Axes::of(dims);
@@ -109,18 +110,28 @@ fn candidate(graph: &Graph, chain: &[(Value, f64)], order: Order) -> Option<(Sid
             axes.through(graph, *reader)?;
         }
     }
+    if rank == 4 && axes.to.len() == 3 && axes.to[0].len() > 1 {
+        // Heads lie behind the batch.
+        let heads = axes.to[0].split_off(1);
+        axes.to.insert(1, heads);
+    }
+    if axes.to.len() != rank {
+        return None;
+    }
     if order == Order::Columns {
-        axes.to.swap(2, 3);
+        axes.to.swap(rank - 2, rank - 1);
     }
     // Only heads may repeat, and as neighbours.
     let repeats = |axis: usize| axes.to[axis].iter().any(|p| p.repeats);
+    let shares = rank == 4 && repeats(1);
+    let mut once = (0..rank).filter(|axis| rank == 3 || *axis != 1);
     let own = axes.to[1].iter().filter(|p| !p.repeats).count();
-    if [0, 2, 3].into_iter().any(repeats) || axes.to[1][..own].iter().any(|p| p.repeats) {
+    if once.any(repeats) || axes.to[1][..own].iter().any(|p| p.repeats) {
         return None;
     }
     let perm = axes.permutation()?;
-    let perm = (perm != [0, 1, 2, 3]).then(|| perm.iter().map(|p| *p as i64).collect());
+    let perm = (perm != [0, 1, 2, 3][..rank]).then(|| perm.iter().map(|p| *p as i64).collect());
     let scale = chain[1..].iter().map(|(_, factor)| factor).product();
     let nodes = chain[..chain.len() - 1].iter().map(|(v, _)| v.node).collect();
-    Some((Side { value, perm, scale, nodes }, repeats(1)))
+    Some((Side { value, perm, scale, nodes }, shares))
 }

@@ -1,5 +1,6 @@
 //! Walks from the weights of an attention back to the product of queries and keys.
 
+use crate::axes::equal;
 use crate::edit::Edit;
 use crate::pass::Miss;
 use ir::graph::{NodeId, Value};
@@ -14,8 +15,8 @@ pub(super) struct Found {
     pub scale: f64,
     /// `c` of `c tanh(s / c)`.
     pub cap: Option<f64>,
-    /// What is added, or a bool that keeps where true.
-    pub masks: Vec<Value>,
+    /// What is added, or a bool.
+    pub masks: Vec<Mask>,
     /// What a row gives that a bool mask hides.
     pub unseen: Option<Unseen>,
     /// Whether weights that are not numbers become 0.
@@ -24,10 +25,17 @@ pub(super) struct Found {
     pub nodes: Vec<NodeId>,
 }
 
+/// A mask and where it meets the scores.
+pub(super) struct Mask {
+    pub value: Value,
+    /// The scores there, `[.., S, T]`.
+    pub scores: Value,
+    /// Whether it is true where a key is hidden, not where it is kept.
+    pub hides: bool,
+}
+
 /// What a chain of operators on scores is followed through at most.
 const MAX_STEPS: usize = 16;
-
-const OTHER_READER: Miss = Miss::Refused("the weights or scores of the attention have another reader");
 
 /// The scores behind a matrix of weights.
 pub(super) fn find(edit: &mut Edit<'_>, weights: Value) -> Result<Found, Miss> {
@@ -37,22 +45,12 @@ pub(super) fn find(edit: &mut Edit<'_>, weights: Value) -> Result<Found, Miss> {
     let mut found = walk(edit, scores, MAX_STEPS)?;
     // The guard reads the softmax twice.
     let readers = if guard { 2 } else { 1 };
-    let alone =
-        edit.graph.use_count(softmax) == readers && nodes.iter().all(|n| *n == softmax.node || uses(edit, *n) == 1);
-    if !alone {
-        return Err(OTHER_READER);
-    }
-    if let Some(other) = found.nodes.iter().find(|n| uses(edit, **n) != 1) {
-        let is_mask = found.masks.iter().any(|m| m.node == *other);
-        edit.require(is_mask, "the weights or scores of the attention have another reader")?;
-    }
+    let is_alone = |n: &NodeId| edit.graph.use_count((*n).into()) == if *n == softmax.node { readers } else { 1 };
+    let alone = nodes.iter().chain(&found.nodes).all(is_alone);
+    edit.require(alone, "the weights or scores of the attention have another reader")?;
     found.nodes.extend(nodes);
     found.guard = guard;
     Ok(found)
-}
-
-fn uses(edit: &Edit<'_>, node: NodeId) -> usize {
-    edit.graph.use_count(node.into())
 }
 
 /// The softmax that made a value, through casts and `where(isnan(w), 0, w)`; nodes on the way that read it alone.
@@ -62,6 +60,10 @@ fn softmax_behind(edit: &Edit<'_>, weights: Value) -> Result<(Value, bool, Vec<N
         let operands = edit.graph.operands(v.node);
         match edit.graph.op(v.node) {
             Some(Op::CoreOp(CoreOp::Cast(_))) if edit.dtype(operands[0]).is_some_and(|d| d.is_float()) => {
+                nodes.push(v.node);
+                v = operands[0];
+            }
+            Some(Op::CoreOp(CoreOp::Reshape(_))) if keeps_matrices(edit, operands[0], v) => {
                 nodes.push(v.node);
                 v = operands[0];
             }
@@ -82,6 +84,15 @@ fn softmax_behind(edit: &Edit<'_>, weights: Value) -> Result<(Value, bool, Vec<N
         }
     }
     Err(Miss::NoEffect)
+}
+
+/// Whether a reshape leaves the last two dimensions as they are.
+fn keeps_matrices(edit: &Edit<'_>, from: Value, to: Value) -> bool {
+    let dims = |v: Value| edit.graph.tensor_ty(v).and_then(|t| t.dims());
+    match (dims(from), dims(to)) {
+        (Some([.., a, b]), Some([.., c, d])) => equal(edit.graph, a, c) && equal(edit.graph, b, d),
+        _ => false,
+    }
 }
 
 fn is_nan_of(edit: &Edit<'_>, condition: Value, of: Value) -> bool {
@@ -105,10 +116,11 @@ fn walk(edit: &Edit<'_>, v: Value, steps: usize) -> Result<Found, Miss> {
             Found { product, scale: 1.0, cap: None, masks: vec![], unseen: None, guard: false, nodes: vec![] }
         }
         CoreOp::Cast(op) if op.to.is_float() => walk(edit, operands[0], steps)?,
+        CoreOp::Reshape(_) if keeps_matrices(edit, operands[0], v) => walk(edit, operands[0], steps)?,
         CoreOp::Binary(Binary { f: BinaryFn::Add }) => {
             let (mut found, mask) = either(edit, [operands[0], operands[1]], steps)?;
             edit.require(found.unseen.is_none(), "one mask is added and another one selects")?;
-            found.masks.push(mask);
+            found.masks.push(Mask { value: mask, scores: v, hides: false });
             found
         }
         CoreOp::Binary(Binary { f: f @ (BinaryFn::Mul | BinaryFn::Div) }) => {
@@ -133,16 +145,15 @@ fn walk(edit: &Edit<'_>, v: Value, steps: usize) -> Result<Found, Miss> {
             }
         }
         CoreOp::Select(_) => {
-            let (keeps, scores, hidden) = match (number(edit, operands[1]), number(edit, operands[2])) {
-                (None, Some(hidden)) => (true, operands[1], hidden),
-                (Some(hidden), None) => (false, operands[2], hidden),
+            let (hides, scores, hidden) = match (number(edit, operands[1]), number(edit, operands[2])) {
+                (None, Some(hidden)) => (false, operands[1], hidden),
+                (Some(hidden), None) => (true, operands[2], hidden),
                 _ => return Err(Miss::NoEffect),
             };
             let mut found = walk(edit, scores, steps)?;
             edit.require(hidden <= HIDDEN, "the number that replaces a score is not low enough to hide its key")?;
             edit.require(found.masks.is_empty(), "one mask is added and another one selects")?;
-            edit.require(keeps, "the mask says which keys are hidden, not which are kept")?;
-            found.masks.push(operands[0]);
+            found.masks.push(Mask { value: operands[0], scores: v, hides });
             found.unseen = Some(if hidden == f64::NEG_INFINITY { Unseen::Nan } else { Unseen::Mean });
             found
         }
