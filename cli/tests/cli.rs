@@ -88,6 +88,9 @@ fn names_that_the_model_or_the_compiler_does_not_know_are_errors() {
     assert!(refused("--print-after", "polish").contains("fold-constants"));
     assert_eq!(names(folder.path()), ["tiny.onnx"]);
     assert!(good(folder.path(), &["compile", "tiny.onnx", "--print-after", "import"]).contains("matmul"));
+    assert!(
+        good(folder.path(), &["compile", "tiny.onnx", "--verify", "--force"]).contains("verified   every pass, with ")
+    );
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Report {
     pub near_misses: Vec<String>,
     /// Operators that will run their reference evaluation, and how many nodes of each.
     pub reference: BTreeMap<String, usize>,
+    /// With how many inputs the graph was evaluated before and after every pass; `None` when that was not asked for.
+    pub verified: Option<usize>,
     /// Bytes of all weights.
     pub weight_bytes: u64,
     /// How long it took.
@@ -113,6 +115,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     let mut driver = Driver::new(stages);
     driver.stop_after = options.stop_after.clone();
     driver.audit = options.verify.then(|| Audit::of(&graph));
+    let inputs_evaluated = driver.audit.as_ref().map(Audit::len);
     let mut show = |pass: &'static str, graph: &ir::Graph| {
         if options.print_after.iter().any(|p| p == pass) {
             progress.graph(pass, graph);
@@ -133,6 +136,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         nodes_before,
         nodes_after: operators(&graph),
         warnings: imported.warnings,
+        verified: inputs_evaluated,
         weight_bytes: plan.weights.values().filter_map(|w| w.layout.bytes(w.dtype, &w.dims)).sum::<usize>() as u64,
         ..Report::default()
     };

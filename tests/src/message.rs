@@ -181,7 +181,7 @@ fn change_here(random: &mut Random, fields: &mut Vec<Field>, i: usize, texts: &[
         _ => match &mut fields[i].value {
             Content::Varint(n) => *n = *random.pick(&NUMBERS),
             Content::Eight(bytes) => *bytes = random.pick(&NUMBERS).to_le_bytes(),
-            Content::Four(bytes) => *bytes = (random.next() as u32).to_le_bytes(),
+            Content::Four(bytes) => *bytes = (random.number() as u32).to_le_bytes(),
             Content::Bytes(bytes) if !texts.is_empty() && random.below(2) == 0 => *bytes = random.pick(texts).clone(),
             Content::Bytes(bytes) => crate::random::mutate_bytes(random, bytes),
             Content::Message(inner) => {

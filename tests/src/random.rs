@@ -10,7 +10,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -19,7 +19,7 @@ impl Random {
 
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        (self.number() % n as u64) as usize
     }
 
     /// One of these.
@@ -31,13 +31,13 @@ impl Random {
 /// Cuts, flips, overwrites or repeats some bytes.
 pub fn mutate_bytes(random: &mut Random, bytes: &mut Vec<u8>) {
     if bytes.is_empty() {
-        return bytes.push(random.next() as u8);
+        return bytes.push(random.number() as u8);
     }
     let at = random.below(bytes.len());
     match random.below(4) {
         0 => bytes.truncate(at),
         1 => bytes[at] ^= 1 << random.below(8),
-        2 => bytes[at] = random.next() as u8,
+        2 => bytes[at] = random.number() as u8,
         _ => {
             let end = (at + 1 + random.below(40)).min(bytes.len());
             let part = bytes[at..end].to_vec();

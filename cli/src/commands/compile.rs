@@ -110,6 +110,11 @@ pub fn summary(
     writeln!(out, "  nodes      {before} imported, {after} in the plan")?;
     writeln!(out, "  rewrites   {}", rewrites(report))?;
     writeln!(out, "  reference  {}", reference(report))?;
+    match report.verified {
+        Some(0) => writeln!(out, "  verified   no pass: no inputs were found that the model can be evaluated with")?,
+        Some(n) => writeln!(out, "  verified   every pass, with {}", units::plural(n, "evaluation"))?,
+        None => {}
+    }
     for warning in &report.warnings {
         writeln!(out, "  warning    {warning}")?;
     }
