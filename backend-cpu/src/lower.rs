@@ -113,6 +113,6 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Trilu(op) => generate::trilu(op, types),
         CoreOp::Unary(op) => elementwise::unary(op, types),
         // No kernels yet: the reference evaluates them.
-        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::Rnn(_) => None,
+        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
     }
 }

@@ -23,4 +23,5 @@ mod types;
 
 pub use error::{Failure, Failures, ImportError};
 pub use import::{Imported, Info, Options, import, import_bytes};
+pub use ops::operators;
 pub use types::dtype;

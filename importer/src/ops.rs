@@ -6,6 +6,8 @@ mod cast;
 mod constant;
 mod contrib;
 mod contrib_attention;
+mod contrib_fused;
+mod contrib_packed;
 mod data_cut;
 mod data_fill;
 mod data_order;
@@ -17,7 +19,11 @@ mod index_gather;
 mod index_select;
 mod loss;
 mod matmul;
+mod ml_categories;
+mod ml_linear;
+mod ml_maps;
 mod ml_scale;
+mod ml_svm;
 mod ml_trees;
 mod nn_activation;
 mod nn_attention;
@@ -52,6 +58,8 @@ const TABLES: &[Table] = &[
     constant::TABLE,
     contrib::TABLE,
     contrib_attention::TABLE,
+    contrib_fused::TABLE,
+    contrib_packed::TABLE,
     data_cut::TABLE,
     data_fill::TABLE,
     data_order::TABLE,
@@ -63,7 +71,11 @@ const TABLES: &[Table] = &[
     index_select::TABLE,
     loss::TABLE,
     matmul::TABLE,
+    ml_categories::TABLE,
+    ml_linear::TABLE,
+    ml_maps::TABLE,
     ml_scale::TABLE,
+    ml_svm::TABLE,
     ml_trees::TABLE,
     nn_activation::TABLE,
     nn_attention::TABLE,
@@ -92,6 +104,13 @@ static HANDLERS: LazyLock<HashMap<(&'static str, &'static str), Handler>> = Lazy
 /// The handler of an operator; `domain` is empty for ONNX's own.
 pub(crate) fn handler(domain: &str, op_type: &str) -> Option<Handler> {
     HANDLERS.get(&(domain, op_type)).copied()
+}
+
+/// Every operator that can be imported: its domain (empty for ONNX's own) and its name, in that order.
+pub fn operators() -> Vec<(&'static str, &'static str)> {
+    let mut all: Vec<_> = HANDLERS.keys().copied().collect();
+    all.sort_unstable();
+    all
 }
 
 #[cfg(test)]

@@ -240,6 +240,7 @@ op_table! {
     mod matmul_nbits: MatMulNBits;
     mod moe: Moe;
     mod moe_gemm: MoeGemm;
+    mod moe_nbits: MoeNBits;
     mod moe_route: MoeRoute;
     mod one_hot: OneHot;
     mod pad: Pad;

@@ -166,6 +166,7 @@ fn activation(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
         UnaryFn::Tanh => ActivationFn::Tanh,
         UnaryFn::Silu => ActivationFn::Silu,
         UnaryFn::Gelu => ActivationFn::Gelu,
+        UnaryFn::GeluTanh => ActivationFn::GeluTanh,
         UnaryFn::Mish => ActivationFn::Mish,
         UnaryFn::HardSwish => ActivationFn::HardSwish,
         UnaryFn::Softsign => ActivationFn::Softsign,

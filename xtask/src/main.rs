@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask check | test | tidy | bless`.
+//! Development tasks: `cargo xtask check | test | tidy | bless | ops`.
 //!
 //! They are Rust so that they need nothing but cargo and git, on every system.
 
@@ -12,6 +12,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   check   formatting, clippy and tidy: what must hold before a commit
   test    every test of the workspace
   tidy    the rules of the tree that the compiler doesn't know
+  ops     measure which operators the cases below some folders pass, and rewrite docs/ops.md: `ops FOLDER...`
   bless   run the tests with BLESS=1, so that golden files are rewritten; read the diff";
 
 fn main() -> ExitCode {
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         ["check"] => check(),
         ["test"] => test(&[]),
         ["tidy"] => tidy::run(&root()),
+        ["ops", ref folders @ ..] => ops(folders),
         ["bless"] => test(&[("BLESS", "1")]),
         _ => {
             eprintln!("{USAGE}");
@@ -44,6 +46,15 @@ fn check() -> Result<(), String> {
 
 fn test(variables: &[(&str, &str)]) -> Result<(), String> {
     cargo(&["test", "--release", "--workspace"], variables)
+}
+
+/// The table of operators is made by a test, which sees every room.
+fn ops(folders: &[&str]) -> Result<(), String> {
+    let folders: Vec<PathBuf> = folders.iter().map(|f| root().join(f)).collect();
+    let list = std::env::join_paths(folders).map_err(|e| format!("these folders do not make a list: {e}"))?;
+    let list = list.into_string().map_err(|_| "a folder's name is not UTF-8".to_string())?;
+    let test = ["test", "--release", "-p", "fastinference-tests", "--test", "operators"];
+    cargo(&test, &[("BLESS", "1"), ("CASES", &list)])
 }
 
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), String> {

@@ -225,7 +225,8 @@ struct GroupQueryKernel {
 pub(super) fn group_query(op: &GroupQueryAttention, types: &Types<'_>) -> Chosen {
     let floats = [0, 1, 2, 3, 4, 7, 8, 10, 11].into_iter().all(|i| types.dtype(i).is_none_or(|d| d == DType::F32));
     let integers = [5, 6, 9].into_iter().all(|i| is_integer(types, i));
-    (floats && integers && types.row_major()).then(|| Box::new(GroupQueryKernel { op: op.clone() }) as Box<dyn Kernel>)
+    (floats && integers && types.row_major() && !op.both_ways)
+        .then(|| Box::new(GroupQueryKernel { op: op.clone() }) as Box<dyn Kernel>)
 }
 
 impl GroupQueryKernel {

@@ -20,6 +20,7 @@ pub(super) fn activation(f: ActivationFn, alpha: Option<f32>, beta: Option<f32>)
         ActivationFn::Tanh => UnaryFn::Tanh,
         ActivationFn::Silu => UnaryFn::Silu,
         ActivationFn::Gelu => UnaryFn::Gelu,
+        ActivationFn::GeluTanh => UnaryFn::GeluTanh,
         ActivationFn::Mish => UnaryFn::Mish,
         ActivationFn::HardSwish => UnaryFn::HardSwish,
         ActivationFn::Softsign => UnaryFn::Softsign,

@@ -3,10 +3,11 @@
 use ir::dtype::DType;
 use ir::graph::Value;
 use ir::ops::{
-    ActivationFn, Gather, Gating, GroupQueryAttention, LayerNorm, MatMul, MatMulNBits, Moe, Reduce, ReduceFn, RmsNorm,
-    Slice, Transpose,
+    ActivationFn, Fill, Gather, Gating, GroupQueryAttention, LayerNorm, MatMul, MatMulNBits, Moe, Reduce, ReduceFn,
+    RmsNorm, Slice, Transpose,
 };
 use ir::scalar::{BinaryFn, UnaryFn};
+use ir::tensor::Tensor;
 
 use super::{Table, nn_activation, nn_norm};
 use crate::node::{NodeCx, NodeError};
@@ -26,14 +27,17 @@ pub(super) const TABLE: Table = &[
     ("com.microsoft", "MoE", moe),
 ];
 
-fn required(cx: &NodeCx<'_>, name: &str) -> Result<i64, NodeError> {
+pub(super) fn required(cx: &NodeCx<'_>, name: &str) -> Result<i64, NodeError> {
     cx.opt_i64(name)?.ok_or_else(|| NodeError::wrong(format!("attribute `{name}` is missing")))
 }
 
 fn group_query_attention(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let quantised = cx.attr_str("k_quant_type", "NONE")? != "NONE" || cx.attr_str("v_quant_type", "NONE")? != "NONE";
     if cx.wants(3) || cx.n_inputs() > 12 && (12..cx.n_inputs()).any(|i| cx.opt(i).is_some()) || quantised {
-        return cx.unsupported("the scores as a result and quantised caches are not");
+        return cx.unsupported("the scores as a result, norms of queries and keys and quantised caches are not");
+    }
+    if cx.attr_bool("sliding_window_cache", false)? {
+        return cx.unsupported("a cache of the window's size is not");
     }
     let op = GroupQueryAttention {
         heads: required(cx, "num_heads")?,
@@ -44,6 +48,7 @@ fn group_query_attention(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
         rotary: cx.attr_bool("do_rotary", false)?,
         interleaved: cx.attr_bool("rotary_interleaved", false)?,
         smooth: cx.attr_i64("smooth_softmax", 0)? > 0,
+        both_ways: !cx.attr_bool("causal", true)?,
     };
     let last = (0..12).rev().find(|i| cx.opt(*i).is_some()).unwrap_or(0);
     let operands: Vec<Value> = (0..=last.max(6)).map(|i| cx.or_absent(i)).collect();
@@ -105,7 +110,11 @@ fn embed_layer_norm(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let y = cx.push(LayerNorm { axis: -1, eps }, &[sum, gamma, beta])?;
     let lengths = match (cx.wants(1), cx.opt(7)) {
         (true, Some(mask)) => cx.push(Reduce { f: ReduceFn::Sum, axes: vec![1], keep: false }, &[mask])?,
-        (true, None) => return cx.unsupported("mask lengths without a mask are not"),
+        (true, None) => {
+            let batch = cx.known_dims(ids, "its batch has lengths")?.into_iter().take(1).collect();
+            let zero = cx.add_constant(Tensor::scalar(0i32));
+            cx.push(Fill { shape: batch }, &[zero])?
+        }
         (false, _) => y,
     };
     Ok(vec![y, lengths, sum])
@@ -126,15 +135,21 @@ fn quick_gelu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 }
 
 fn fused_matmul(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
-    if cx.attr_bool("transBatchA", false)? || cx.attr_bool("transBatchB", false)? {
-        return cx.unsupported("transposed batches are not");
-    }
     let (mut a, mut b) = (cx.input(0)?, cx.input(1)?);
-    for (name, v) in [("transA", &mut a), ("transB", &mut b)] {
+    for (name, batch, v) in [("transA", "transBatchA", &mut a), ("transB", "transBatchB", &mut b)] {
         let rank = cx.known_dims(*v, "its last dimensions may be swapped")?.len() as i64;
-        if cx.attr_bool(name, false)? && rank > 1 {
-            let mut perm: Vec<i64> = (0..rank).collect();
+        if rank < 2 {
+            continue;
+        }
+        let mut perm: Vec<i64> = (0..rank).collect();
+        if cx.attr_bool(batch, false)? {
+            // The rows come first; they go behind the batches.
+            perm[..rank as usize - 1].rotate_left(1);
+        }
+        if cx.attr_bool(name, false)? {
             perm.swap(rank as usize - 1, rank as usize - 2);
+        }
+        if !perm.is_sorted() {
             *v = cx.push(Transpose { perm }, &[*v])?;
         }
     }
@@ -144,6 +159,9 @@ fn fused_matmul(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 }
 
 fn matmul_nbits(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    if cx.attr_i64("weight_prepacked", 0)? != 0 {
+        return cx.unsupported("weights packed for one accelerator are not");
+    }
     let (n, k, block) = (required(cx, "N")?, required(cx, "K")?, required(cx, "block_size")?);
     let bits = cx.attr_i64("bits", 4)?;
     let last = (0..6).rev().find(|i| cx.opt(*i).is_some()).unwrap_or(0);
@@ -152,20 +170,7 @@ fn matmul_nbits(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 }
 
 fn moe(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
-    if cx.attr_bool("use_sparse_mixer", false)? {
-        return cx.unsupported("the sparse mixer's routing is not");
-    }
-    let word = cx.attr_str("activation_type", "relu")?;
-    let fusion = cx.attr_i64("swiglu_fusion", 0)?;
-    let (act, gating) = match (&*word, fusion) {
-        ("relu", _) => (ActivationFn::Relu, Gating::None),
-        ("gelu", _) => (ActivationFn::Gelu, Gating::None),
-        ("silu", _) | ("swiglu", 0) => (ActivationFn::Silu, Gating::None),
-        ("swiglu", 1) => (ActivationFn::Silu, Gating::Interleaved),
-        ("swiglu", 2) => (ActivationFn::Silu, Gating::Halves),
-        ("identity", _) => (ActivationFn::Affine, Gating::None),
-        _ => return Err(NodeError::wrong(format!("attributes `activation_type` {word} and `swiglu_fusion` {fusion}"))),
-    };
+    let (act, gating) = expert_activation(cx)?;
     let op = Moe {
         k: cx.attr_i64("k", 1)?,
         act,
@@ -178,4 +183,25 @@ fn moe(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let last = (0..8).rev().find(|i| cx.opt(*i).is_some()).unwrap_or(0);
     let operands: Vec<Value> = (0..=last.max(4)).map(|i| cx.or_absent(i)).collect();
     cx.one(op, &operands)
+}
+
+/// The activation of an expert's first layer.
+pub(super) fn expert_activation(cx: &NodeCx<'_>) -> Result<(ActivationFn, Gating), NodeError> {
+    if cx.attr_bool("use_sparse_mixer", false)? {
+        return cx.unsupported("the sparse mixer's routing is not");
+    }
+    if cx.attr_bool("swiglu_limit_after_activation", false)? {
+        return cx.unsupported("a limit behind the activation is not");
+    }
+    let word = cx.attr_str("activation_type", "relu")?;
+    let fusion = cx.attr_i64("swiglu_fusion", 0)?;
+    Ok(match (&*word, fusion) {
+        ("relu", _) => (ActivationFn::Relu, Gating::None),
+        ("gelu", _) => (ActivationFn::GeluTanh, Gating::None),
+        ("silu", _) | ("swiglu", 0) => (ActivationFn::Silu, Gating::None),
+        ("swiglu", 1) => (ActivationFn::Silu, Gating::Interleaved),
+        ("swiglu", 2) => (ActivationFn::Silu, Gating::Halves),
+        ("identity", _) => (ActivationFn::Affine, Gating::None),
+        _ => return Err(NodeError::wrong(format!("attributes `activation_type` {word} and `swiglu_fusion` {fusion}"))),
+    })
 }

@@ -15,7 +15,7 @@ fn matmul(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 }
 
 /// `alpha * A' * B' + beta * C`. A constant C of the right shape is the bias of a linear layer.
-fn gemm(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+pub(super) fn gemm(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let (mut a, b, c) = (cx.input(0)?, cx.input(1)?, cx.opt(2));
     let (alpha, beta) = (cx.attr_f32("alpha", 1.0)?, cx.attr_f32("beta", 1.0)?);
     let kn = !cx.attr_bool("transB", false)?;

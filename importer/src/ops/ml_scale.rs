@@ -2,7 +2,7 @@
 
 use ir::dtype::DType;
 use ir::graph::Value;
-use ir::ops::{Binary, Cast, Compare, Concat, Gather, Reduce, ReduceFn, Reshape, Select};
+use ir::ops::{Binary, Cast, Compare, Concat, Expand, Gather, Reduce, ReduceFn, Reshape, Select, Slice};
 use ir::scalar::{BinaryFn, CompareFn};
 use ir::tensor::Tensor;
 
@@ -26,7 +26,7 @@ fn floats(cx: &mut NodeCx<'_>, values: &[f32]) -> Value {
     cx.add_constant(tensor)
 }
 
-fn as_f32(cx: &mut NodeCx<'_>, x: Value) -> Result<Value, NodeError> {
+pub(super) fn as_f32(cx: &mut NodeCx<'_>, x: Value) -> Result<Value, NodeError> {
     if cx.dtype(x)? == DType::F32 { Ok(x) } else { cx.push(Cast { to: DType::F32, wrap: false }, &[x]) }
 }
 
@@ -114,16 +114,32 @@ fn array_feature_extractor(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError>
     cx.one(Gather { axis: -1 }, &[x, columns])
 }
 
-/// Operands side by side, in f32.
+/// Operands side by side, in f32, each cut or filled with zeros to its length in `inputdimensions`; a vector is one row.
 fn feature_vectorizer(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    let lengths = cx.attr_ints("inputdimensions", &[])?;
     let mut parts = vec![];
-    for x in cx.inputs()? {
+    for (i, x) in cx.inputs()?.into_iter().enumerate() {
         let mut x = as_f32(cx, x)?;
-        let dims = cx.known_dims(x, "it is put beside others")?;
+        let mut dims = cx.known_dims(x, "it is put beside others")?;
         if dims.len() != 2 {
-            let rows = dims.first().cloned().unwrap_or_else(|| 1.into());
-            let rest = dims.iter().skip(1).cloned().product();
-            x = cx.push(Reshape { shape: vec![rows, rest] }, &[x])?;
+            dims = match &dims[..] {
+                [rows, rest @ .., _] if !rest.is_empty() => vec![rows.clone(), dims[1..].iter().cloned().product()],
+                _ => vec![1.into(), dims.iter().cloned().product()],
+            };
+            x = cx.push(Reshape { shape: dims.clone() }, &[x])?;
+        }
+        match (lengths.get(i), dims[1].as_const()) {
+            (Some(wanted), Some(found)) if *wanted < found => {
+                let cut = Slice { axes: vec![1], starts: vec![0.into()], ends: vec![(*wanted).into()], steps: vec![1] };
+                x = cx.push(cut, &[x])?;
+            }
+            (Some(wanted), Some(found)) if *wanted > found => {
+                let shape = vec![dims[0].clone(), (wanted - found).into()];
+                let zero = floats(cx, &[0.0]);
+                let zeros = cx.push(Expand { shape }, &[zero])?;
+                x = cx.push(Concat { axis: 1 }, &[x, zeros])?;
+            }
+            _ => {}
         }
         parts.push(x);
     }

@@ -232,11 +232,15 @@ fn classifier(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let y = with_base(cx, y, Some(1))?;
     let f = if probability { Scores::Probability } else { Scores::Evidence };
     let chosen = cx.push_n(ChooseLabel { f }, &[y, labels], 2)?;
-    let scores = match transform {
-        Some(Transform::Logistic) if !probability => transformed(cx, chosen[1], transform)?,
-        _ => chosen[1],
+    if transform != Some(Transform::Logistic) {
+        return Ok(chosen);
+    }
+    // The logistic function takes evidence whatever the label was chosen by.
+    let evidence = match probability {
+        true => cx.push_n(ChooseLabel { f: Scores::Evidence }, &[y, labels], 2)?[1],
+        false => chosen[1],
     };
-    Ok(vec![chosen[0], scores])
+    Ok(vec![chosen[0], transformed(cx, evidence, transform)?])
 }
 
 /// Adds `base_values`; `only` picks the last of at most two for the single score of a binary classifier.

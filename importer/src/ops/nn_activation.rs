@@ -99,11 +99,17 @@ fn celu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 
 fn hard_sigmoid(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let (alpha, beta) = (cx.attr_f32("alpha", 0.2)?, cx.attr_f32("beta", 0.5)?);
-    let mut y = cx.input(0)?;
+    let x = cx.input(0)?;
+    Ok(vec![hard_sigmoid_of(cx, x, alpha, beta)?])
+}
+
+/// `min(max(alpha x + beta, 0), 1)`.
+pub(super) fn hard_sigmoid_of(cx: &mut NodeCx<'_>, x: Value, alpha: f32, beta: f32) -> Result<Value, NodeError> {
+    let mut y = x;
     for (f, number) in [(BinaryFn::Mul, alpha), (BinaryFn::Add, beta), (BinaryFn::Max, 0.0), (BinaryFn::Min, 1.0)] {
         y = cx.with_number(f, y, number.into())?;
     }
-    Ok(vec![y])
+    Ok(y)
 }
 
 fn thresholded_relu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {

@@ -1,7 +1,7 @@
 //! Pooling over windows and over everything.
 
 use ir::graph::Value;
-use ir::ops::host::MaxPoolIndices;
+use ir::ops::host::{MaxPoolIndices, MaxRoiPool};
 use ir::ops::{Pool, PoolFn, Reduce, ReduceFn};
 use ir::scalar::{BinaryFn, UnaryFn};
 
@@ -16,6 +16,7 @@ pub(super) const TABLE: Table = &[
     ("", "GlobalAveragePool", |cx| global(cx, ReduceFn::Mean)),
     ("", "GlobalMaxPool", |cx| global(cx, ReduceFn::Max)),
     ("", "GlobalLpPool", global_lp),
+    ("", "MaxRoiPool", max_roi_pool),
 ];
 
 /// Kernel, strides, pads, dilations and padding rule, as numbers.
@@ -92,4 +93,12 @@ fn global_lp(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let powers = cx.with_number(BinaryFn::Pow, x, p as f64)?;
     let sum = cx.push(Reduce { f: ReduceFn::Sum, axes, keep: true }, &[powers])?;
     Ok(vec![cx.with_number(BinaryFn::Pow, sum, 1.0 / p as f64)?])
+}
+
+fn max_roi_pool(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    let [height, width] = cx.attr_ints("pooled_shape", &[])?[..] else {
+        return Err(NodeError::wrong("attribute `pooled_shape` names no height and width"));
+    };
+    let op = MaxRoiPool { height, width, scale: cx.attr_f32("spatial_scale", 1.0)? };
+    cx.one(op, &[cx.input(0)?, cx.input(1)?])
 }

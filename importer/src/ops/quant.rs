@@ -5,7 +5,7 @@ use ir::dtype::DType;
 use ir::graph::Value;
 use ir::ops::{
     ActivationFn, Cast, Concat, DequantizeLinear, DynamicQuantizeLinear, DynamicQuantizeLstm, MatMulInteger, PoolFn,
-    QuantizeLinear, Reduce, ReduceFn, Reshape, Softmax, Transpose,
+    QuantizeLinear, Reduce, ReduceFn, Reshape, Select, Softmax, Transpose,
 };
 use ir::scalar::{BinaryFn, UnaryFn};
 
@@ -40,6 +40,10 @@ pub(super) const TABLE: Table = &[
     ("com.microsoft", "QLinearAveragePool", |cx| qlinear(cx, |cx, x| spatial(cx, x, average_pool))),
     ("com.microsoft", "QLinearGlobalAveragePool", |cx| qlinear(cx, |cx, x| spatial(cx, x, global_average))),
     ("com.microsoft", "QLinearConcat", qlinear_concat),
+    ("com.microsoft", "QLinearConv", qlinear_conv),
+    ("com.microsoft", "QLinearReduceMean", |cx| qlinear(cx, reduce_mean)),
+    ("com.microsoft", "QLinearWhere", qlinear_where),
+    ("com.microsoft", "NhwcMaxPool", nhwc_max_pool),
 ];
 
 fn quantize_linear(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
@@ -81,12 +85,12 @@ fn matmul_integer(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 }
 
 /// `v` as f32.
-fn wide(cx: &mut NodeCx<'_>, v: Value) -> Result<Value, NodeError> {
+pub(super) fn wide(cx: &mut NodeCx<'_>, v: Value) -> Result<Value, NodeError> {
     if cx.dtype(v)? == DType::F32 { Ok(v) } else { cx.push(Cast { to: DType::F32, wrap: false }, &[v]) }
 }
 
 /// The product of the scales of both factors; a vector of the first has one element per row.
-fn both_scales(cx: &mut NodeCx<'_>, a: Value, b: Value) -> Result<Value, NodeError> {
+pub(super) fn both_scales(cx: &mut NodeCx<'_>, a: Value, b: Value) -> Result<Value, NodeError> {
     let (mut a, b) = (wide(cx, a)?, wide(cx, b)?);
     if let Some([n]) = cx.dims(a).as_deref()
         && n.as_const() != Some(1)
@@ -120,7 +124,12 @@ fn qlinear_matmul(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
 }
 
 fn qlinear_conv(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
-    let operands = [cx.input(0)?, cx.input(3)?, cx.input(2)?, cx.input(5)?];
+    let x = cx.input(0)?;
+    Ok(vec![spatial(cx, x, qlinear_convolve)?])
+}
+
+fn qlinear_convolve(cx: &mut NodeCx<'_>, x: Value) -> Result<Value, NodeError> {
+    let operands = [x, cx.input(3)?, cx.input(2)?, cx.input(5)?];
     let (x_scale, w_scale, y_scale, y_zero) = (cx.input(1)?, cx.input(4)?, cx.input(6)?, cx.input(7)?);
     let mut sum = nn_conv::convolve_integers(cx, &operands)?;
     let spatial = cx.known_dims(sum, "its channels are scaled")?.len() - 2;
@@ -143,7 +152,7 @@ fn qlinear_conv(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let sum = wide(cx, sum)?;
     let y = cx.binary(BinaryFn::Mul, sum, scale)?;
     let to = cx.dtype(y_zero)?;
-    Ok(vec![quantize(cx, y, y_scale, Some(y_zero), to)?])
+    quantize(cx, y, y_scale, Some(y_zero), to)
 }
 
 fn matmul_integer_to_float(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
@@ -223,6 +232,23 @@ fn qlinear_binary(cx: &mut NodeCx<'_>, f: BinaryFn) -> Result<Vec<Value>, NodeEr
     Ok(vec![quantize(cx, y, scale, cx.opt(7), to)?])
 }
 
+fn reduce_mean(cx: &mut NodeCx<'_>, x: Value) -> Result<Value, NodeError> {
+    let all: Vec<i64> = (0..cx.rank(x).unwrap_or(0) as i64).collect();
+    let axes = cx.attr_ints("axes", &all)?;
+    cx.push(Reduce { f: ReduceFn::Mean, axes, keep: cx.attr_bool("keepdims", true)? }, &[x])
+}
+
+/// Operands condition, X, X_scale, X_zero, Y, Y_scale, Y_zero, Z_scale, Z_zero.
+fn qlinear_where(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    let (condition, x, y) = (cx.input(0)?, (cx.input(1)?, cx.input(2)?), (cx.input(4)?, cx.input(5)?));
+    let to = cx.dtype(x.0)?;
+    let x = dequantize(cx, x.0, x.1, cx.opt(3))?;
+    let y = dequantize(cx, y.0, y.1, cx.opt(6))?;
+    let z = cx.push(Select {}, &[condition, x, y])?;
+    let scale = cx.input(7)?;
+    Ok(vec![quantize(cx, z, scale, cx.opt(8), to)?])
+}
+
 /// Operands X, X_scale, X_zero, Y_scale, Y_zero around a function of floats.
 fn qlinear(
     cx: &mut NodeCx<'_>,
@@ -244,6 +270,15 @@ fn spatial(
     if !cx.attr_bool("channels_last", false)? {
         return f(cx, x);
     }
+    channels_last(cx, x, f)
+}
+
+/// Applies a function of `[N, C, ..]` to `[N, .., C]`.
+fn channels_last(
+    cx: &mut NodeCx<'_>,
+    x: Value,
+    f: fn(&mut NodeCx<'_>, Value) -> Result<Value, NodeError>,
+) -> Result<Value, NodeError> {
     let rank = cx.known_dims(x, "its channels come last")?.len() as i64;
     let first: Vec<i64> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
     let last: Vec<i64> = [0].into_iter().chain(2..rank).chain([1]).collect();
@@ -255,6 +290,11 @@ fn spatial(
 fn average_pool(cx: &mut NodeCx<'_>, x: Value) -> Result<Value, NodeError> {
     let count_pads = cx.attr_bool("count_include_pad", false)?;
     nn_pool::pool(cx, x, PoolFn::Average, count_pads, None)
+}
+
+fn nhwc_max_pool(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    let x = cx.input(0)?;
+    Ok(vec![channels_last(cx, x, |cx, x| nn_pool::pool(cx, x, PoolFn::Max, false, None))?])
 }
 
 fn global_average(cx: &mut NodeCx<'_>, x: Value) -> Result<Value, NodeError> {

@@ -5,7 +5,7 @@ use crate::attr_enum;
 attr_enum! {
     /// A function of one number with up to two parameters, alpha and beta.
     pub enum ActivationFn {
-        Relu = "relu", Sigmoid = "sigmoid", Tanh = "tanh", Silu = "silu", Gelu = "gelu", Mish = "mish",
+        Relu = "relu", Sigmoid = "sigmoid", Tanh = "tanh", Silu = "silu", Gelu = "gelu", GeluTanh = "gelu_tanh", Mish = "mish",
         HardSwish = "hard_swish", Softsign = "softsign", Softplus = "softplus",
         /// `x < 0 ? alpha x : x`
         LeakyRelu = "leaky_relu",
@@ -48,6 +48,7 @@ impl ActivationFn {
             Tanh => x.tanh(),
             Silu => U::Silu.float(x),
             Gelu => U::Gelu.float(x),
+            GeluTanh => U::GeluTanh.float(x),
             Mish => U::Mish.float(x),
             HardSwish => U::HardSwish.float(x),
             Softsign => U::Softsign.float(x),

@@ -18,10 +18,10 @@ op! {
     /// A prompt (S = total) starts at position 0 and is padded at its end; otherwise the new rows go behind `last + 1 - S` old ones.
     /// `rotary` rotates q and k at their positions with tables `[rows, R/2]`. `window` w keeps the last w keys; `softcap` c
     /// replaces a score s by `c tanh(s / c)`; `bias` broadcasts to the scores; `sinks[heads]` join the softmax's sum, as does 0 with
-    /// `smooth`.
+    /// `smooth`. With `both_ways` a row attends to all keys up to `last`, not only to those up to its own.
     pub struct GroupQueryAttention {
         heads: i64, kv_heads: i64, scale: Option<f32>, softcap: Option<f32>, window: Option<i64>, rotary: bool, interleaved: bool,
-        smooth: bool,
+        smooth: bool, both_ways: bool,
     }
 }
 
@@ -130,7 +130,10 @@ impl OpSpec for GroupQueryAttention {
         for row in 0..b * hq * s {
             let (bi, h, i) = (row / s / hq, row / s % hq, row % s);
             let kv = (bi * hk + h * hk / hq) * length;
-            let end = starts[bi] + i + 1;
+            let end = match self.both_ways {
+                true => usize::try_from(last[bi] + 1).unwrap_or(0).min(length),
+                false => starts[bi] + i + 1,
+            };
             let begin = self.window.filter(|w| *w > 0).map_or(0, |w| end.saturating_sub(w as usize));
             let score = |j: usize| {
                 let (q, k) = (&q.data[row * d..][..d], &cache[0][(kv + j) * d..][..d]);

@@ -11,6 +11,7 @@ pub use choose_label::Scores;
 pub use post_transform::Transform;
 pub use random::Distribution;
 pub use string_ops::CaseChange;
+pub use svm_kernel::SvmFn;
 pub use tf_idf::TfIdfMode;
 pub use tree_ensemble::Aggregate;
 
@@ -18,10 +19,12 @@ super::op_table! {
     /// The operators that run on the host.
     HostOp, true, HOST_TABLE:
     mod bit_cast: BitCast;
+    mod cast_map: CastMap;
     mod choose_label: ChooseLabel;
     mod compress: Compress;
     mod cumulate_by: CumulateBy;
     mod det: Det;
+    mod dict_vectorizer: DictVectorizer;
     mod einsum: Einsum;
     mod expand_to: ExpandTo;
     mod eye_like: EyeLike;
@@ -30,11 +33,13 @@ super::op_table! {
     mod label_encoder: LabelEncoder;
     mod loop_body: Loop;
     mod max_pool_indices: MaxPoolIndices;
+    mod max_roi_pool: MaxRoiPool;
     mod non_max_suppression: NonMaxSuppression;
     mod nonzero: Nonzero;
     mod one_hot_by: OneHotBy;
     mod optional: Optional, OptionalGet, OptionalHas;
     mod pad_by: PadBy;
+    mod pair_votes: PairVotes, PairProbabilities;
     mod post_transform: PostTransform;
     mod random: Random, Multinomial;
     mod range_of: RangeOf;
@@ -49,6 +54,7 @@ super::op_table! {
     mod split_by: SplitBy;
     mod squeeze_by: SqueezeBy;
     mod string_ops: StringConcat, StringSplit, StringNormalizer;
+    mod svm_kernel: SvmKernel;
     mod tf_idf: TfIdf;
     mod tile_by: TileBy;
     mod top_k_by: TopKBy;
@@ -56,5 +62,6 @@ super::op_table! {
     mod trilu_by: TriluBy;
     mod unique: Unique;
     mod unsqueeze_by: UnsqueezeBy;
+    mod zip_map: ZipMap;
 }
 pub use resize_by::AspectRatio;

@@ -106,7 +106,7 @@ impl OpSpec for Moe {
 
 impl Moe {
     /// The chosen experts with their weights; of equal logits the first wins.
-    fn route(&self, logits: &[f64]) -> Vec<(usize, f64)> {
+    pub(super) fn route(&self, logits: &[f64]) -> Vec<(usize, f64)> {
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
         order.truncate(self.k as usize);
@@ -120,7 +120,7 @@ impl Moe {
         order.into_iter().zip(weights).collect()
     }
 
-    fn hidden(&self, first: &[f64], third: Option<Vec<f64>>, inner: usize) -> Vec<f64> {
+    pub(super) fn hidden(&self, first: &[f64], third: Option<Vec<f64>>, inner: usize) -> Vec<f64> {
         let (alpha, beta) = (self.alpha.unwrap_or(1.0) as f64, self.beta.unwrap_or(0.0) as f64);
         let limit = self.limit.map_or(f64::INFINITY, |l| l as f64);
         let gated = |g: f64, l: f64| {

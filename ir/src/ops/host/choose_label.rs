@@ -13,12 +13,14 @@ attr_enum! {
         Probability = "probability",
         /// Evidence for the second of two labels: it wins above 0.
         Evidence = "evidence",
+        /// Evidence for the second of two labels, shown as if it were a probability.
+        Shares = "shares",
     }
 }
 
 op! {
     /// `choose_label(scores, labels) {f}`: for every row of scores the label that wins, and the scores of all labels: of a
-    /// probability `p` they are `1 - p` and `p`, of evidence `e` they are `-e` and `e`.
+    /// probability (or share) `p` they are `1 - p` and `p`, of evidence `e` they are `-e` and `e`.
     pub struct ChooseLabel { f: Scores }
 }
 
@@ -39,7 +41,7 @@ impl OpSpec for ChooseLabel {
         };
         let fits = match self.f {
             Scores::PerLabel => columns.is_none() || columns == count,
-            Scores::Probability | Scores::Evidence => columns.is_none_or(|n| n == 1) && count == Some(2),
+            Scores::Probability | Scores::Evidence | Scores::Shares => columns.is_none_or(|n| n == 1) && count == Some(2),
         };
         let count = count.filter(|_| fits && x.dtype.is_float());
         let count = count.ok_or_else(|| operands.wrong(0, format!("{x} scores for {labels}")))?;
@@ -62,9 +64,9 @@ impl OpSpec for ChooseLabel {
         if columns != 1 || labels.len() != 2 {
             return Err(invalid(format!("{columns} scores for two labels, found {}", labels.len())));
         }
-        let probability = self.f == Scores::Probability;
-        let chosen: Vec<usize> = v.iter().map(|s| usize::from(*s > if probability { 0.5 } else { 0.0 })).collect();
-        let scores: Vec<f64> = v.iter().flat_map(|s| [if probability { 1.0 - s } else { -s }, *s]).collect();
+        let threshold = if self.f == Scores::Probability { 0.5 } else { 0.0 };
+        let chosen: Vec<usize> = v.iter().map(|s| usize::from(*s > threshold)).collect();
+        let scores: Vec<f64> = v.iter().flat_map(|s| [if self.f == Scores::Evidence { -s } else { 1.0 - s }, *s]).collect();
         let scores = Tensor::from_f64(x.dtype(), &[rows, 2], &scores)?;
         Ok(vec![labels.pick(&[rows], &chosen)?.into(), scores.into()])
     }

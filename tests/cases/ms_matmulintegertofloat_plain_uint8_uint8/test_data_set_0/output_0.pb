@@ -1,0 +1,1 @@
+JxÒo¯A¯”ÙA2ÄÜA6<·AÍA?ÆèA&SþA^©Bk+ßA«>ÿAõ¹ÊAèÙíAR–ãA"lËA­ØÝAÎžAˆcÆAëQÑA:’ A-áA‘í¸A÷uËAWÊÊAª`´AØÏAGáÎAQZ	B¤B'ÖAçûB

@@ -1,0 +1,1 @@
+Juzvyu|v~xy{{lyu
