@@ -128,6 +128,19 @@ pub fn count(dims: &[usize]) -> Result<usize, TensorError> {
     n.filter(|n| *n <= isize::MAX as usize / 8).ok_or_else(|| TensorError::TooLarge(dims.to_vec()))
 }
 
+/// Smaller requests are not worth asking about first.
+const PROBED_BYTES: usize = 1 << 28;
+
+/// Fails when memory for elements of `bytes` each is refused, so that hostile sizes are errors and not an abort.
+pub fn ensure_room(dims: &[usize], bytes: usize) -> Result<(), TensorError> {
+    let too_large = || TensorError::TooLarge(dims.to_vec());
+    let needed = count(dims)?.checked_mul(bytes).ok_or_else(too_large)?;
+    if needed >= PROBED_BYTES {
+        Vec::<u8>::new().try_reserve_exact(needed).map_err(|_| too_large())?;
+    }
+    Ok(())
+}
+
 impl Tensor {
     /// A tensor over bytes that somebody keeps; copies only when they are not aligned for the element type.
     pub fn from_memory(
@@ -163,6 +176,7 @@ impl Tensor {
     /// A tensor whose zeroed bytes are filled by `fill`.
     pub fn build(dtype: DType, dims: &[usize], fill: impl FnOnce(&mut [u8])) -> Result<Tensor, TensorError> {
         let len = dtype.bytes(count(dims)?);
+        ensure_room(dims, dtype.bits().div_ceil(8))?;
         let mut owned = Aligned::zeroed(len);
         fill(owned.bytes_mut());
         let data = Data::Bytes { owner: Arc::new(owned), start: 0, len };

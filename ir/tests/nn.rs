@@ -132,3 +132,10 @@ fn nearest_samples_repeat_and_linear_ones_blend() {
     near(&run(&graph("mode = nearest, coordinates = asymmetric, rounding = floor"), &x)[0], &[0., 0., 4., 4.]);
     near(&run(&graph("mode = linear, coordinates = half_pixel"), &x)[0], &[0., 1., 3., 4.]);
 }
+
+#[test]
+fn sizes_beyond_memory_are_errors() {
+    let graph = text::parse("graph @g(%v: f32[]) { %y = fill(%v) {shape = [1099511627776, 64]} return %y }").unwrap();
+    let error = eval::run(&graph, &[Tensor::scalar(1.0f32).into()]).unwrap_err();
+    assert!(error.to_string().contains("too large for memory"), "{error}");
+}

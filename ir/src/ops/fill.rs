@@ -33,6 +33,7 @@ impl OpSpec for Fill {
         }
         let dims = super::sizes(&self.shape)?;
         let count = crate::tensor::count(&dims)?;
+        crate::tensor::ensure_room(&dims, size_of::<usize>())?;
         Ok(vec![value.pick(&dims, &vec![0; count])?.into()])
     }
 
