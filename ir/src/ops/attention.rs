@@ -79,7 +79,7 @@ impl OpSpec for Attention {
         "graph @g(%q: f32[B, 4, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8], %m: bool[B, 1, S, P + T], %pk: f32[B, 2, P, 8], %pv: f32[B, 2, P, 8]) { %y, %nk, %nv = attention(%q, %k, %v, %m, %pk, %pv) {present = true} return %y, %nk, %nv }",
         "graph @g(%q: f32[B, S, 32], %k: f32[B, S, 16], %v: f32[B, S, 16]) { %y = attention(%q, %k, %v) {causal = true, q_heads = 4, kv_heads = 2, scale = 0.25, softcap = 5.0} return %y }",
         "graph @g(%q: f32[B, 3, S, 8], %k: f32[B, 3, T, 8], %v: f32[B, 3, T, 4], %m: f32[S, T]) { %y, %w = attention(%q, %k, %v, %m) {scores = softmax} return %y, %w }",
-        "graph @g(%q: f32[B, 4, S, 8], %k: f32[B, 2, P + S, 8], %v: f32[B, 2, P + S, 8], %m: bool[B, 1, 1, P + S]) { %y = attention(%q, %k, %v, %m) {causal = true, offset = P, unseen = mean} return %y }",
+        "graph @g(%q: f32[B, 4, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8], %m: bool[B, 1, 1, T]) { %y = attention(%q, %k, %v, %m) {causal = true, offset = T - S, unseen = mean} return %y }",
         "graph @g(%q: f32[B, 2, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8], %m: bool[B, 1, S, T]) { %y = attention(%q, %k, %v, %m) {unseen = nan} %z = attention(%q, %k, %v, %m) {guard = true, unseen = nan} return %y, %z }",
         "graph @g(%q: f32[B, 2, 1, 8], %k: f32[B, 2, 9, 8], %v: f32[B, 2, 9, 8], %n: i64[B]) { %y = attention(%q, %k, %v, _, _, _, %n) {causal = true, left = 3} return %y }",
     ];
