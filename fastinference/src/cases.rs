@@ -197,17 +197,30 @@ impl DataSet {
 
 /// Reads the value of the given type from a .pb file.
 pub fn read_value(path: &Path, ty: &ValueType) -> Result<Datum, CaseError> {
+    // Files for optional values often hold the value itself, which may happen to read as an optional of another kind.
+    if let ValueType::Optional(of) = ty {
+        return match read_kind(path, ValueKind::Optional) {
+            Ok(Datum::Optional(Some(inner))) if is_kind(&inner, of) => Ok(Datum::Optional(Some(inner))),
+            Ok(Datum::Optional(None)) => Ok(Datum::Optional(None)),
+            _ => read_value(path, of).map(|d| Datum::Optional(Some(Box::new(d)))),
+        };
+    }
+    read_kind(path, kind(ty))
+}
+
+fn read_kind(path: &Path, kind: ValueKind) -> Result<Datum, CaseError> {
     let file = map_file(path).map_err(|source| CaseError::Read { path: path.to_owned(), source })?;
-    let kind = kind(ty);
-    let value = match (decode_value(file.clone(), kind), ty) {
-        (Ok(value), _) => value,
-        // Files for optional inputs often hold the value itself.
-        (Err(_), ValueType::Optional(of)) => {
-            return read_value(path, of).map(|d| Datum::Optional(Some(Box::new(d))));
-        }
-        (Err(source), _) => return Err(CaseError::Proto { path: path.to_owned(), source }),
-    };
+    let value = decode_value(file, kind).map_err(|source| CaseError::Proto { path: path.to_owned(), source })?;
     datum(&value).map_err(|reason| CaseError::Value { path: path.to_owned(), reason })
+}
+
+fn is_kind(datum: &Datum, ty: &ValueType) -> bool {
+    match ty {
+        ValueType::Tensor(_) => matches!(datum, Datum::Tensor(_)),
+        ValueType::Sequence(_) => matches!(datum, Datum::Sequence(_)),
+        ValueType::Optional(_) | ValueType::Absent => matches!(datum, Datum::Optional(_) | Datum::Absent),
+        ValueType::Map { .. } => matches!(datum, Datum::Map(_)),
+    }
 }
 
 /// The message that a .pb file of a value of this type holds.
@@ -267,6 +280,19 @@ pub fn compare(found: &Datum, expected: &Datum, allowed: Allowed) -> Result<(), 
         (Datum::Optional(Some(f)), e) => compare(f, e, allowed),
         (f, Datum::Optional(Some(e))) => compare(f, e, allowed),
         (f, e) => differ(format!("found {}, expected {}", word(f), word(e))),
+    }
+}
+
+/// Whether a result has the kinds, element types and dimensions of the expected one, whatever its elements are.
+pub fn same_shape(found: &Datum, expected: &Datum) -> bool {
+    match (found, expected) {
+        (Datum::Tensor(f), Datum::Tensor(e)) => f.dtype() == e.dtype() && f.dims() == e.dims(),
+        (Datum::Sequence(f), Datum::Sequence(e)) => {
+            f.len() == e.len() && f.iter().zip(e).all(|(f, e)| same_shape(f, e))
+        }
+        (Datum::Optional(Some(f)), e) => same_shape(f, e),
+        (f, Datum::Optional(Some(e))) => same_shape(f, e),
+        (f, e) => word(f) == word(e),
     }
 }
 

@@ -151,6 +151,7 @@ fn inputs(proto: &proto::Graph, options: &Options, frame: &mut Frame<'_>) -> Res
             symbols.borrow_mut().extend(d.symbols());
             d.substitute(&|s| options.fixed.get(s).map(|n| Dim::constant(*n)))
         });
+        let ty = loose_items(ty, frame.graph);
         let v = frame.graph.input(&input.name, ty);
         frame.names.set(&input.name, Entry::Value(v));
     }
@@ -161,6 +162,16 @@ fn inputs(proto: &proto::Graph, options: &Options, frame: &mut Frame<'_>) -> Res
         }
         None => Ok(()),
     }
+}
+
+/// The type with symbols inside sequences, optionals and maps made late: items may differ in what a list's type calls `N`, so
+/// that they bind nothing.
+fn loose_items(ty: ValueType, graph: &mut Graph) -> ValueType {
+    if ty.as_tensor().is_some() {
+        return ty;
+    }
+    let graph = RefCell::new(graph);
+    ty.map_dims(&|d| if d.as_const().is_some() { d.clone() } else { graph.borrow_mut().fresh_late_dim() })
 }
 
 /// Adds the constants of a graph for which `wanted` holds.
@@ -187,8 +198,11 @@ fn check_hint(found: &ValueType, output: &proto::ValueInfo, progress: &mut Progr
         n += 1;
         types::named_dim(d).filter(|d| d.as_const().is_some()).unwrap_or_else(|| Dim::sym(&format!("?{n}")))
     });
+    // Where a loop fills an optional value its result may be there or not, though the file says that it is.
+    let inside = if let ValueType::Optional(of) = found { of } else { found };
     if let Ok(declared) = declared
         && !declared.compatible(found)
+        && !declared.compatible(inside)
     {
         let name = &output.name;
         progress.warnings.push(format!("output `{name}` is declared {declared}, but is {found}; the file is wrong"));

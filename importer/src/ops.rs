@@ -29,11 +29,14 @@ mod nn_activation;
 mod nn_attention;
 mod nn_cache;
 mod nn_conv;
+mod nn_linear_attention;
 mod nn_norm;
 mod nn_pool;
 mod nn_recurrent;
 mod nn_resize;
+mod nn_sample;
 mod nn_shuffle;
+mod nn_spectral;
 mod quant;
 mod reduce;
 mod sequence_lists;
@@ -81,11 +84,14 @@ const TABLES: &[Table] = &[
     nn_attention::TABLE,
     nn_cache::TABLE,
     nn_conv::TABLE,
+    nn_linear_attention::TABLE,
     nn_norm::TABLE,
     nn_pool::TABLE,
     nn_recurrent::TABLE,
     nn_resize::TABLE,
+    nn_sample::TABLE,
     nn_shuffle::TABLE,
+    nn_spectral::TABLE,
     quant::TABLE,
     reduce::TABLE,
     sequence_lists::TABLE,

@@ -1,11 +1,13 @@
 //! Constants, and operators that give their operand.
 
 use ir::graph::Value;
+use ir::ops::host::Dropout;
 use ir::ops::{Binary, Cast, Compare};
 use ir::scalar::{BinaryFn, CompareFn};
 use ir::tensor::Tensor;
 
 use super::Table;
+use super::data_random::seed_of_name;
 use crate::node::{NodeCx, NodeError};
 
 pub(super) const TABLE: Table =
@@ -46,13 +48,15 @@ fn tensor(cx: &NodeCx<'_>) -> Result<Option<Tensor>, NodeError> {
     }
 }
 
-/// Inference keeps every element. A training mode that is not a constant false is refused.
+/// Inference keeps every element.
 fn dropout(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let x = cx.input(0)?;
     if let (Some(training), true) = (cx.opt(2), cx.opset() >= 12) {
         let ratio = cx.opt(1).and_then(|ratio| cx.constant_number(ratio));
         if cx.constant_number(training) != Some(0.0) && ratio != Some(0.0) {
-            return cx.unsupported("training is not supported: export the model for inference");
+            let seed = cx.opt_i64("seed")?.unwrap_or_else(|| seed_of_name(cx));
+            let ratio = cx.or_absent(1);
+            return cx.push_n(Dropout { seed }, &[x, ratio, training], 2);
         }
     }
     if !cx.wants(1) {

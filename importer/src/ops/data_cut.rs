@@ -2,13 +2,17 @@
 
 use ir::dim::Dim;
 use ir::graph::Value;
-use ir::ops::host::{SliceBy, SplitBy};
+use ir::ops::host::{CenterCropPad, SliceBy, SplitBy};
 use ir::ops::{Constraint, Slice};
 
 use super::Table;
 use crate::node::{NodeCx, NodeError};
 
-pub(super) const TABLE: Table = &[("", "Slice", slice), ("", "Split", split)];
+pub(super) const TABLE: Table = &[("", "CenterCropPad", center_crop_pad), ("", "Slice", slice), ("", "Split", split)];
+
+fn center_crop_pad(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    cx.one(CenterCropPad { axes: cx.opt_ints("axes")? }, &[cx.input(0)?, cx.input(1)?])
+}
 
 /// Up to version 9 the bounds are attributes.
 fn slice(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
@@ -35,7 +39,9 @@ fn split(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
             None => return cx.push_n(SplitBy { axis, count: count as i64 }, &[x, sizes], count),
         },
         _ => {
-            let dims = cx.known_dims(x, "its parts are equal")?;
+            let Some(dims) = cx.dims(x) else {
+                return cx.push_n(SplitBy { axis, count: count as i64 }, &[x], count);
+            };
             let at = ir::ops::axis(axis, dims.len()).map_err(|e| NodeError::wrong(e.to_string()))?;
             let parts = Dim::from(cx.attr_i64("num_outputs", count as i64)?.max(1));
             let even = dims[at].exact_div(&parts);

@@ -21,12 +21,14 @@ pub(super) const TABLE: Table = &[
 fn seed(cx: &NodeCx<'_>) -> Result<i64, NodeError> {
     match cx.opt_f32("seed")? {
         Some(seed) => Ok(i64::from(seed.to_bits())),
-        // FNV-1a.
-        None => {
-            let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-            Ok(cx.label.bytes().fold(0xcbf2_9ce4_8422_2325, hash) as i64)
-        }
+        None => Ok(seed_of_name(cx)),
     }
+}
+
+/// FNV-1a of the node's name.
+pub(super) fn seed_of_name(cx: &NodeCx<'_>) -> i64 {
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    cx.label.bytes().fold(0xcbf2_9ce4_8422_2325, hash) as i64
 }
 
 fn random(cx: &mut NodeCx<'_>, f: Distribution, like: bool) -> Result<Vec<Value>, NodeError> {

@@ -2,7 +2,7 @@
 
 use ir::dtype::DType;
 use ir::graph::Value;
-use ir::ops::{Binary, Compare, Select, Unary};
+use ir::ops::{Binary, Cast, Compare, Select, Unary};
 use ir::scalar::{BinaryFn, CompareFn, UnaryFn};
 
 use super::Table;
@@ -65,6 +65,21 @@ pub(super) fn leaky(cx: &mut NodeCx<'_>, x: Value, alpha: f32) -> Result<Value, 
     cx.binary(BinaryFn::Add, positive, scaled)
 }
 
+/// Several steps that round once: narrow floats are f32 in between.
+fn rounded_once(
+    cx: &mut NodeCx<'_>,
+    x: Value,
+    steps: impl FnOnce(&mut NodeCx<'_>, Value) -> Result<Value, NodeError>,
+) -> Result<Vec<Value>, NodeError> {
+    let to = cx.dtype(x)?;
+    if !matches!(to, DType::F16 | DType::BF16) {
+        return Ok(vec![steps(cx, x)?]);
+    }
+    let wide = cx.push(Cast { to: DType::F32, wrap: false }, &[x])?;
+    let y = steps(cx, wide)?;
+    cx.one(Cast { to, wrap: false }, &[y])
+}
+
 /// `max(x, 0) + alpha * (exp(min(x, 0) / inner) - 1)`.
 fn exponential(cx: &mut NodeCx<'_>, x: Value, alpha: f32, inner: f32) -> Result<Value, NodeError> {
     let (positive, mut negative) = signs(cx, x)?;
@@ -81,26 +96,28 @@ fn exponential(cx: &mut NodeCx<'_>, x: Value, alpha: f32, inner: f32) -> Result<
 
 fn elu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let (x, alpha) = (cx.input(0)?, cx.attr_f32("alpha", 1.0)?);
-    Ok(vec![exponential(cx, x, alpha, 1.0)?])
+    rounded_once(cx, x, |cx, x| exponential(cx, x, alpha, 1.0))
 }
 
 fn selu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let (alpha, gamma) = if cx.opset() < 6 { (1.6732, 1.0507) } else { (1.673_263_2, 1.050_701) };
     let (alpha, gamma) = (cx.attr_f32("alpha", alpha)?, cx.attr_f32("gamma", gamma)?);
     let x = cx.input(0)?;
-    let y = exponential(cx, x, alpha, 1.0)?;
-    Ok(vec![cx.with_number(BinaryFn::Mul, y, gamma.into())?])
+    rounded_once(cx, x, |cx, x| {
+        let y = exponential(cx, x, alpha, 1.0)?;
+        cx.with_number(BinaryFn::Mul, y, gamma.into())
+    })
 }
 
 fn celu(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let (x, alpha) = (cx.input(0)?, cx.attr_f32("alpha", 1.0)?);
-    Ok(vec![exponential(cx, x, alpha, alpha)?])
+    rounded_once(cx, x, |cx, x| exponential(cx, x, alpha, alpha))
 }
 
 fn hard_sigmoid(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let (alpha, beta) = (cx.attr_f32("alpha", 0.2)?, cx.attr_f32("beta", 0.5)?);
     let x = cx.input(0)?;
-    Ok(vec![hard_sigmoid_of(cx, x, alpha, beta)?])
+    rounded_once(cx, x, |cx, x| hard_sigmoid_of(cx, x, alpha, beta))
 }
 
 /// `min(max(alpha x + beta, 0), 1)`.
@@ -154,14 +171,14 @@ fn shrink(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let dtype = cx.dtype(original)?;
     let integer = !dtype.is_float();
     // The threshold of an integer need not be one.
-    let x = if integer { cx.push(ir::ops::Cast { to: DType::F64, wrap: false }, &[original])? } else { original };
+    let x = if integer { cx.push(Cast { to: DType::F64, wrap: false }, &[original])? } else { original };
     let (high, low, zero) = (cx.const_like(x, lambda)?, cx.const_like(x, -lambda)?, cx.const_like(x, 0.0)?);
     let (less, more) = (cx.with_number(BinaryFn::Sub, x, bias)?, cx.with_number(BinaryFn::Add, x, bias)?);
     let above = cx.push(Compare { f: CompareFn::Gt }, &[x, high])?;
     let below = cx.push(Compare { f: CompareFn::Lt }, &[x, low])?;
     let y = cx.push(Select {}, &[above, less, zero])?;
     let y = cx.push(Select {}, &[below, more, y])?;
-    if integer { cx.one(ir::ops::Cast { to: dtype, wrap: false }, &[y]) } else { Ok(vec![y]) }
+    if integer { cx.one(Cast { to: dtype, wrap: false }, &[y]) } else { Ok(vec![y]) }
 }
 
 /// The upper bound is applied last: it wins where the bounds cross.

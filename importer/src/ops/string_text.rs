@@ -1,8 +1,11 @@
-//! Text: joining, cutting, cleaning, and tables from text to numbers.
+//! Text: joining, cutting, cleaning, matching, and tables from text to numbers; encoded images.
 
 use ir::dtype::DType;
 use ir::graph::Value;
-use ir::ops::host::{CaseChange, Einsum, LabelEncoder, StringConcat, StringNormalizer, StringSplit, TfIdf, TfIdfMode};
+use ir::ops::host::{
+    CaseChange, Einsum, ImageDecoder, LabelEncoder, PixelFormat, RegexFullMatch, StringConcat, StringNormalizer,
+    StringSplit, TfIdf, TfIdfMode,
+};
 use ir::tensor::Tensor;
 
 use super::Table;
@@ -10,6 +13,8 @@ use crate::node::{NodeCx, NodeError};
 
 pub(super) const TABLE: Table = &[
     ("", "Einsum", einsum),
+    ("", "ImageDecoder", image_decoder),
+    ("", "RegexFullMatch", regex_full_match),
     ("", "StringConcat", |cx| cx.one(StringConcat {}, &[cx.input(0)?, cx.input(1)?])),
     ("", "StringNormalizer", string_normalizer),
     ("", "StringSplit", string_split),
@@ -21,6 +26,21 @@ fn einsum(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let equation = cx.opt_str("equation")?.ok_or_else(|| NodeError::wrong("attribute `equation` is missing"))?;
     let operands = cx.inputs()?;
     cx.one(Einsum { equation }, &operands)
+}
+
+fn image_decoder(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    let format = match &*cx.attr_str("pixel_format", "RGB")? {
+        "RGB" => PixelFormat::Rgb,
+        "BGR" => PixelFormat::Bgr,
+        "Grayscale" => PixelFormat::Grayscale,
+        other => return Err(NodeError::wrong(format!("attribute `pixel_format` is `{other}`"))),
+    };
+    cx.one(ImageDecoder { format }, &[cx.input(0)?])
+}
+
+fn regex_full_match(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
+    let pattern = cx.opt_str("pattern")?.ok_or_else(|| NodeError::wrong("attribute `pattern` is missing"))?;
+    cx.one(RegexFullMatch { pattern }, &[cx.input(0)?])
 }
 
 fn string_normalizer(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {

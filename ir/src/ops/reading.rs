@@ -140,6 +140,14 @@ pub(crate) fn copy_runs(x: &Tensor, dims: &[usize], run: usize, starts: &[usize]
     })?)
 }
 
+/// A tensor of shape `dims` of elements of `x` by position; `usize::MAX` stands for 0, or an empty text.
+pub(crate) fn pick_or_zero(x: &Tensor, dims: &[usize], from: &[usize]) -> Result<Tensor, EvalError> {
+    let zero = Tensor::zeros(x.dtype(), &[1])?;
+    let all = super::concat::join(&[&x.reshaped(&[x.len()])?, &zero], 0)?;
+    let from: Vec<usize> = from.iter().map(|i| (*i).min(x.len())).collect();
+    Ok(all.pick(dims, &from)?)
+}
+
 /// A tensor of `rank` late dimensions, or of unknown rank.
 pub(crate) fn late_tensor(operands: &Operands<'_>, dtype: DType, rank: Option<usize>) -> ValueType {
     let shape = match rank {

@@ -34,8 +34,8 @@ pub(crate) fn check(body: &Graph, inputs: usize, results: usize) -> Result<(), T
     )))
 }
 
-/// A type that values of both types have: dimensions that differ come from `fresh`, different ranks are unknown. `None`
-/// when there is no such type.
+/// A type that values of both types have: dimensions that differ come from `fresh`, different ranks are unknown; a value is
+/// also an optional that is there. `None` when there is no such type.
 pub fn merge_types(a: &ValueType, b: &ValueType, fresh: &mut dyn FnMut(&Dim) -> Dim) -> Option<ValueType> {
     Some(match (a, b) {
         (ValueType::Tensor(a), ValueType::Tensor(b)) if a.dtype == b.dtype => {
@@ -51,12 +51,20 @@ pub fn merge_types(a: &ValueType, b: &ValueType, fresh: &mut dyn FnMut(&Dim) -> 
         }
         (ValueType::Sequence(a), ValueType::Sequence(b)) => ValueType::Sequence(Box::new(merge_types(a, b, fresh)?)),
         (ValueType::Optional(a), ValueType::Optional(b)) => ValueType::Optional(Box::new(merge_types(a, b, fresh)?)),
+        (ValueType::Optional(of), other) | (other, ValueType::Optional(of)) => {
+            ValueType::Optional(Box::new(merge_types(of, other, fresh)?))
+        }
         (ValueType::Map { key, value }, ValueType::Map { key: k, value: v }) if key == k => {
             ValueType::Map { key: *key, value: Box::new(merge_types(value, v, fresh)?) }
         }
         (ValueType::Absent, ValueType::Absent) => ValueType::Absent,
         _ => return None,
     })
+}
+
+/// Whether a value of type `given` can be where a body has one of type `held`.
+pub(crate) fn holds(held: &ValueType, given: &ValueType) -> bool {
+    held.compatible(given) || matches!(held, ValueType::Optional(of) if of.compatible(given))
 }
 
 /// Types of a body's results as the graph around it sees them: late symbols that the body binds become new ones.

@@ -45,7 +45,7 @@ impl OpSpec for Loop {
         for i in 0..carried {
             let (given, held) = (operands.ty(2 + i)?, self.body.ty(self.body.inputs[2 + i].into()));
             let next = self.body.ty(self.body.outputs[1 + i].value);
-            if !held.compatible(given) || !held.compatible(next) {
+            if !bodies::holds(held, given) || !bodies::holds(held, next) {
                 return Err(operands.wrong(2 + i, format!("{given} is carried as {held} and becomes {next}")));
             }
             types.push(outside.see(held));

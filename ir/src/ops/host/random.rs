@@ -27,14 +27,14 @@ op! {
 }
 
 /// Uniform numbers in [0, 1) from Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-struct Philox {
+pub(super) struct Philox {
     key: [u32; 2],
     block: u64,
     left: Vec<u32>,
 }
 
 impl Philox {
-    fn new(seed: i64) -> Philox {
+    pub fn new(seed: i64) -> Philox {
         Philox { key: [seed as u32, (seed as u64 >> 32) as u32], block: 0, left: vec![] }
     }
 
@@ -54,7 +54,7 @@ impl Philox {
     }
 
     /// 24 bits, which every float type from f32 on holds exactly.
-    fn uniform(&mut self) -> f64 {
+    pub fn uniform(&mut self) -> f64 {
         f64::from(self.next() >> 8) / f64::from(1 << 24)
     }
 

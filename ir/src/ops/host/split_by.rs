@@ -5,8 +5,8 @@ use crate::ops::reading::{self, invalid, moves_data, tensor};
 use crate::types::{Shape, TensorType};
 
 op! {
-    /// `split_by(x, sizes) {axis, count}`: `x` cut along `axis` into `count` parts whose sizes are an operand (ONNX Split;
-    /// with known sizes the importer writes slices).
+    /// `split_by(x, sizes?) {axis, count}`: `x` cut along `axis` into `count` parts whose sizes are an operand; without it into
+    /// equal parts, the last one smaller (ONNX Split; with known sizes the importer writes slices).
     pub struct SplitBy { axis: i64, count: i64 }
 }
 
@@ -14,10 +14,11 @@ impl OpSpec for SplitBy {
     const NAME: &'static str = "split_by";
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%x: f32[N, 3]) { %s = const [1, 2] : i64[2] %y, %z = split_by(%x, %s) {axis = 1, count = 2} return %y, %z }",
+        "graph @g(%x: f32[N, 5]) { %y, %z = split_by(%x) {axis = 1, count = 2} return %y, %z }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
-        operands.arity(2, 2)?;
+        operands.arity(1, 2)?;
         let x = operands.tensor(0)?;
         let count = usize::try_from(self.count).ok().filter(|n| (1..=4096).contains(n));
         let count = count.ok_or_else(|| TypeError::Invalid(format!("a split into {} parts", self.count)))?;
@@ -38,8 +39,15 @@ impl OpSpec for SplitBy {
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
         let x = tensor(operands, 0)?;
-        let sizes = tensor(operands, 1)?.to_i64()?;
         let at = reading::axis(self.axis, x.rank())?;
+        let sizes = match reading::optional(operands, 1)? {
+            Some(sizes) => sizes.to_i64()?,
+            None => {
+                let (n, count) = (x.dims()[at] as i64, self.count.max(1));
+                let size = n.div_euclid(count) + i64::from(n % count != 0);
+                (0..count).map(|i| (n - i * size).clamp(0, size)).collect()
+            }
+        };
         if sizes.iter().any(|n| *n < 0) || sizes.iter().sum::<i64>() != x.dims()[at] as i64 {
             return Err(invalid(format!("sizes {sizes:?} do not cut a dimension of {}", x.dims()[at])));
         }
