@@ -14,8 +14,8 @@ op! {
     /// `dynamic_quantize_lstm(x, w, r, bias?, lengths?, h0?, c0?, peepholes?, w_scale, w_zero, r_scale, r_zero)`: `lstm` with 8-bit
     /// weights: `w[D, I, 4H]`, `r[D, H, 4H]` (transposed against `lstm`), scales and zero points per direction `[D]` or per column `[D, 4H]`.
     ///
-    /// What multiplies a weight is quantised as `dynamic_quantize_linear` does: the input once for all steps and
-    /// samples, the state of each sample anew in every step.
+    /// What multiplies a weight is quantised as `dynamic_quantize_linear` does: the input once for all steps and samples, the
+    /// states of all samples together anew in every step; the state of a sample that has ended is 0 there.
     pub struct DynamicQuantizeLstm {
         direction: Direction, activations: Vec<ActivationFn>, alphas: Vec<f32>, betas: Vec<f32>, clip: Option<f32>,
         input_forget: bool,
@@ -89,8 +89,9 @@ impl OpSpec for DynamicQuantizeLstm {
         for d in 0..count {
             let from_input = w.product(d, &xs);
             for i in 0..lengths.iter().copied().max().unwrap_or(0) {
-                let state = |b: usize| r.product(d, &states[0][(d * batch + b) * h..][..h]);
-                let from_state: Vec<f64> = (0..batch).flat_map(state).collect();
+                let mut before = states[0][d * batch * h..][..batch * h].to_vec();
+                (0..batch).filter(|b| i >= lengths[*b]).for_each(|b| before[b * h..][..h].fill(0.0));
+                let from_state = r.product(d, &before);
                 for b in (0..batch).filter(|b| i < lengths[*b]) {
                     let t = if self.direction.is_reverse(d) { lengths[b] - 1 - i } else { i };
                     let own = &bias[d * 8 * h..][..8 * h];
