@@ -1,3 +1,5 @@
+mod jpeg;
+
 use super::{DType, Datum, Dim, EvalError, OpSpec, Operands, TypeError, ValueType};
 use crate::ops::reading::{invalid, moves_data, tensor};
 use crate::tensor::Tensor;
@@ -19,7 +21,7 @@ attr_enum! {
 
 op! {
     /// `image_decoder(bytes) {format}`: ONNX ImageDecoder: the pixels `u8[H, W, C]` of an encoded image `u8[N]`: BMP, JPEG, JPEG
-    /// 2000, PNG, PNM, TIFF or WebP. Bytes that are none of these give an empty image, `[0, 0, C]`.
+    /// 2000, PNG, PNM, TIFF or WebP, JPEG to the pixels of libjpeg. Bytes that are none of these give an empty image, `[0, 0, C]`.
     pub struct ImageDecoder { format: PixelFormat }
 }
 
@@ -78,6 +80,10 @@ fn luminance([r, g, b]: [u8; 3]) -> u8 {
 fn decode(bytes: &[u8]) -> Option<RgbImage> {
     match bytes {
         [0, 0, 0, 12, b'j', b'P', ..] | [0xff, 0x4f, 0xff, 0x51, ..] => jpeg2000(bytes),
+        [0xff, 0xd8, ..] => {
+            let pixels = jpeg::decode(bytes)?;
+            RgbImage::from_raw(pixels.width as u32, pixels.height as u32, pixels.rgb)
+        }
         _ => Some(image::load_from_memory(bytes).ok()?.into_rgb8()),
     }
 }
@@ -95,4 +101,47 @@ fn jpeg2000(bytes: &[u8]) -> Option<RgbImage> {
     let pixels = image.decode(&mut context).ok()?.data_u8();
     let rgb = pixels.chunks_exact(channels + alpha).flat_map(|p| if channels == 1 { [p[0]; 3] } else { [p[0], p[1], p[2]] });
     RgbImage::from_raw(width, height, rgb.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pixels(bytes: &[u8]) -> Tensor {
+        let x = Tensor::from_slice(&[bytes.len()], bytes).unwrap().into();
+        let y = ImageDecoder { format: PixelFormat::Rgb }.eval(&[&x]).unwrap();
+        y[0].as_tensor().unwrap().clone()
+    }
+
+    const IMAGES: [(&[u8], &[u8]); 2] = [
+        (
+            include_bytes!("../../../tests/images/baseline_422.jpg"),
+            include_bytes!("../../../tests/images/baseline_422.ppm"),
+        ),
+        (
+            include_bytes!("../../../tests/images/progressive_420.jpg"),
+            include_bytes!("../../../tests/images/progressive_420.ppm"),
+        ),
+    ];
+
+    #[test]
+    fn jpeg_gives_the_pixels_of_libjpeg() {
+        for (jpeg, ppm) in IMAGES {
+            assert_eq!(pixels(ppm).dims(), [13, 17, 3]);
+            assert!(pixels(jpeg) == pixels(ppm));
+        }
+    }
+
+    #[test]
+    fn damaged_images_are_decoded_or_empty() {
+        for (jpeg, _) in IMAGES {
+            for cut in 0..jpeg.len() {
+                pixels(&jpeg[..cut]);
+                let mut flipped = jpeg.to_vec();
+                flipped[cut] ^= 0x55;
+                pixels(&flipped);
+            }
+        }
+        assert_eq!(pixels(b"no image").dims(), [0, 0, 3]);
+    }
 }
