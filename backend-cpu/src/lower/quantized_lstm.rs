@@ -1,7 +1,6 @@
 //! `dynamic_quantize_lstm` with the usual activations: as `lstm`, with 8-bit products.
 //!
-//! Weights are packed when a plan is loaded. The input is quantised once; the state of each sample anew in every step, and all
-//! samples of a step share one product with a scale and zero point per row.
+//! Weights are packed when a plan is loaded. The input is quantised once, the states of all samples together anew in every step.
 
 use super::recurrent::{Lengths, Sizes, initial, keep, take, usual};
 use crate::kernel::{Call, CallDims, Chosen, Kernel, Types, View};
@@ -118,7 +117,7 @@ impl Kernel for QuantizedLstm {
         let (Some(x), Some(r)) = (dims.ins[0], dims.ins[2]) else { return 0 };
         let s = sizes(x, r);
         let (n, states) = (4 * s.hidden, s.batch * s.hidden);
-        let floats = n + (s.steps + 1) * s.batch * n + 2 * states + 2 * s.batch;
+        let floats = n + (s.steps + 1) * s.batch * n + 2 * states;
         let bytes = (s.steps * s.batch * s.input).max(states);
         (floats + bytes.div_ceil(4) + Self::product_scratch(&s, pool)).div_ceil(2)
     }
@@ -140,8 +139,6 @@ impl Kernel for QuantizedLstm {
         let gates = take(&mut scratch, s.batch * n);
         let h = take(&mut scratch, s.batch * hidden);
         let c = take(&mut scratch, s.batch * hidden);
-        let scales = take(&mut scratch, s.batch);
-        let zeros: &mut [i32] = bytemuck::cast_slice_mut(take(&mut scratch, s.batch));
         let codes = take(&mut scratch, (rows * s.input).max(s.batch * hidden).div_ceil(4));
         let codes: &mut [u8] = bytemuck::cast_slice_mut(codes);
         let small = if s.batch * n * hidden < SERIAL { &self.serial } else { call.pool };
@@ -162,13 +159,14 @@ impl Kernel for QuantizedLstm {
             initial(&s, d, h0, h);
             initial(&s, d, c0, c);
             for i in 0..s.steps {
-                for b in 0..s.batch {
-                    let h = &h[b * hidden..][..hidden];
-                    let by = whole(h);
-                    quantize(h, by, &mut codes[b * hidden..][..hidden]);
-                    (scales[b], zeros[b]) = (by.scale, by.zero as i32);
-                }
-                product(small, Quantized { codes, scales, zeros }, (r, d), None, gates, scratch);
+                // Samples that have ended do not count.
+                let goes_on = |b: &usize| lengths.time(reverse, *b, i).is_some();
+                let ranges = (0..s.batch).filter(goes_on).map(|b| range(&h[b * hidden..][..hidden]));
+                let (low, high) = ranges.fold((0f32, 0f32), |(l, h), (low, high)| (l.min(low), h.max(high)));
+                let by = Affine::covering(low, high);
+                quantize(h, by, &mut codes[..s.batch * hidden]);
+                let quantized = Quantized { codes, scales: &[by.scale], zeros: &[by.zero as i32] };
+                product(small, quantized, (r, d), None, gates, scratch);
                 for b in 0..s.batch {
                     let Some(t) = lengths.time(reverse, b, i) else { continue };
                     let gates = &mut gates[b * n..][..n];
@@ -192,7 +190,7 @@ fn whole(x: &[f32]) -> Affine {
     Affine::covering(low, high)
 }
 
-/// Rows of codes, with one scale and zero point or one per row.
+/// Rows of codes, with one scale and zero point.
 struct Quantized<'a> {
     codes: &'a [u8],
     scales: &'a [f32],
