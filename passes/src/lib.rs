@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod axes;
+pub mod batch_kv_writes;
 pub mod canonicalize;
 mod driver;
 mod edit;
@@ -18,6 +19,7 @@ pub mod fuse_moe_gemm;
 pub mod fuse_norm;
 pub mod fuse_rope;
 pub mod inline_branches;
+pub mod make_kv_stateful;
 pub mod merge_duplicates;
 mod pass;
 mod pattern;

@@ -2,12 +2,17 @@
 
 use crate::driver::Stage;
 use crate::{
-    canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues, fuse_moe_gemm,
-    fuse_norm, fuse_rope, inline_branches, merge_duplicates,
+    batch_kv_writes, canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues,
+    fuse_moe_gemm, fuse_norm, fuse_rope, inline_branches, make_kv_stateful, merge_duplicates,
 };
 
 /// What every compilation runs, whatever the device.
 pub fn standard() -> Vec<Stage> {
+    [recognise(), finish()].concat()
+}
+
+/// Says in named operators what a model computes; the entry `step` is made of the result.
+pub fn recognise() -> Vec<Stage> {
     vec![
         Stage::Repeat {
             passes: vec![
@@ -23,9 +28,17 @@ pub fn standard() -> Vec<Stage> {
         Stage::Once(fuse_rope::PASS),
         Stage::Once(fuse_attention::PASS),
         Stage::Once(fuse_moe_gemm::PASS),
-        Stage::Once(fuse_epilogues::PASS),
-        Stage::Once(fuse_elementwise::PASS),
     ]
+}
+
+/// Makes the graph of `main` that of `step`, where it is a decoder over caches.
+pub fn step() -> Vec<Stage> {
+    vec![Stage::Once(make_kv_stateful::PASS), Stage::Once(batch_kv_writes::PASS)]
+}
+
+/// Fuses what is left, entry by entry.
+pub fn finish() -> Vec<Stage> {
+    vec![Stage::Once(fuse_epilogues::PASS), Stage::Once(fuse_elementwise::PASS)]
 }
 
 #[cfg(test)]
