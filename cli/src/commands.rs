@@ -1,5 +1,6 @@
 //! The commands, one per file.
 
+pub mod bench;
 pub mod compile;
 pub mod conformance;
 pub mod demo;

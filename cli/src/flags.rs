@@ -23,6 +23,17 @@ impl RunFlags {
     }
 }
 
+/// Sequences at a time, and how long.
+#[derive(Args, Clone, Debug)]
+pub struct SlotFlags {
+    /// Sequences that are generated at a time; each has a slot in the caches
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub slots: u32,
+    /// The most tokens of a sequence, prompt included [default: what the model was made for]
+    #[arg(long, value_name = "N")]
+    pub max_len: Option<usize>,
+}
+
 /// Numbers for a model's symbols.
 #[derive(Args, Clone, Debug, Default)]
 pub struct DimFlags {

@@ -1,4 +1,4 @@
-//! The command line: compile, run, generate, inspect, verify, conformance, doctor and demo.
+//! The command line: compile, run, generate, bench, inspect, verify, conformance, doctor and demo.
 //!
 //! A command is one file in `commands`: a struct of its flags and a function that does the work through the library. Results go
 //! to standard output, everything else to standard error. Exit codes: 0 done, 1 the work failed, 2 wrong usage.
@@ -16,7 +16,7 @@ mod tensor_file;
 mod units;
 
 use clap::{Parser, Subcommand};
-use commands::{compile, conformance, demo, doctor, generate, inspect, run, verify};
+use commands::{bench, compile, conformance, demo, doctor, generate, inspect, run, verify};
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -34,6 +34,7 @@ enum Command {
     Compile(compile::Flags),
     Run(run::Flags),
     Generate(generate::Flags),
+    Bench(bench::Flags),
     Inspect(inspect::Flags),
     Verify(verify::Flags),
     Conformance(conformance::Flags),
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Compile(flags) => compile::main(flags),
         Command::Run(flags) => run::main(flags),
         Command::Generate(flags) => generate::main(flags),
+        Command::Bench(flags) => bench::main(flags),
         Command::Inspect(flags) => inspect::main(flags),
         Command::Verify(flags) => verify::main(flags),
         Command::Conformance(flags) => conformance::main(flags),

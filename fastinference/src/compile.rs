@@ -4,7 +4,7 @@ use crate::device::{DeviceOptions, Engine};
 use crate::{Error, Model};
 use bytes::Bytes;
 use ir::DType;
-use passes::{Driver, Miss, Stage, audit::Audit, pipeline};
+use passes::{Driver, Miss, Stage, audit::Audit, make_kv_stateful, pipeline};
 use plan::store::{WriteOptions, write};
 use plan::{CheckedPlan, GraphWeights, Hash, Layout, Source, WeightSource, Weights};
 use std::collections::BTreeMap;
@@ -57,6 +57,8 @@ pub struct Report {
     pub reference: BTreeMap<String, usize>,
     /// With how many inputs the graph was evaluated before and after every pass; `None` when that was not asked for.
     pub verified: Option<usize>,
+    /// Caches of the entry `step`; 0 where there is none.
+    pub states: usize,
     /// Bytes of all weights.
     pub weight_bytes: u64,
     /// How long it took.
@@ -110,23 +112,61 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         progress.graph(IMPORT, &graph);
     }
     progress.stage("passes");
-    let stages = pipeline::standard();
-    known_passes(options, &stages)?;
-    let mut driver = Driver::new(stages);
-    driver.stop_after = options.stop_after.clone();
-    driver.audit = options.verify.then(|| Audit::of(&graph));
-    let inputs_evaluated = driver.audit.as_ref().map(Audit::len);
+    known_passes(options)?;
+    let audit = options.verify.then(|| Audit::of(&graph));
+    let inputs_evaluated = audit.as_ref().map(Audit::len);
     let mut show = |pass: &'static str, graph: &ir::Graph| {
         if options.print_after.iter().any(|p| p == pass) {
             progress.graph(pass, graph);
         }
     };
-    driver.observe = Some(&mut show);
-    let did = driver.run(&mut graph)?;
+    let mut did = passes::Report::default();
+    let mut run = |stages: Vec<Stage>, graph: &mut ir::Graph, audit: Option<&Audit>| {
+        let ends = options.stop_after.as_ref().is_some_and(|last| names(&stages).contains(&last.as_str()));
+        let mut driver = Driver::new(stages);
+        driver.stop_after = options.stop_after.clone();
+        driver.audit = audit.cloned();
+        driver.observe = Some(&mut show);
+        let more = driver.run(graph)?;
+        did.passes.extend(more.passes);
+        did.log.extend(more.log);
+        Ok::<bool, Error>(!ends)
+    };
+    let mut step = None;
+    if run(pipeline::recognise(), &mut graph, audit.as_ref())? {
+        let mut made = graph.clone();
+        // A merged decoder takes its branch with a past.
+        if make_kv_stateful::take_cache_branch(&mut made) {
+            run(pipeline::recognise(), &mut made, None)?;
+        }
+        let goes_on = run(pipeline::step(), &mut made, None)?;
+        let is_step = !made.states().is_empty();
+        if goes_on {
+            run(pipeline::finish(), &mut graph, audit.as_ref())?;
+            if is_step {
+                run(pipeline::finish(), &mut made, None)?;
+            }
+        }
+        step = is_step.then_some(made);
+    }
     progress.stage("plan");
     let verified = ir::verify(&graph).expect("the driver verified the graph after the last pass");
     let hash = hash_of(&file)?;
-    let mut made = plan::build(verified, engine.target(), &hash)?;
+    let with_step = step.as_ref().map(|step| {
+        let step = ir::verify(step).expect("the driver verified the graph after the last pass");
+        plan::build_entries(&[("main", verified), (make_kv_stateful::STEP, step)], engine.target(), &hash)
+    });
+    let mut refused = None;
+    let mut made = match with_step {
+        Some(Ok(made)) => made,
+        // A device without kernels for it runs `main` alone.
+        Some(Err(e)) => {
+            refused = Some(format!("the entry `step` cannot be planned for this device: {e}"));
+            step = None;
+            plan::build(verified, engine.target(), &hash)?
+        }
+        None => plan::build(verified, engine.target(), &hash)?,
+    };
     if options.link_weights {
         link(&mut made, &imported.files);
     }
@@ -137,9 +177,11 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         nodes_after: operators(&graph),
         warnings: imported.warnings,
         verified: inputs_evaluated,
+        states: step.as_ref().map_or(0, |s| s.states().len()),
         weight_bytes: plan.weights.values().filter_map(|w| w.layout.bytes(w.dtype, &w.dims)).sum::<usize>() as u64,
         ..Report::default()
     };
+    report.near_misses.extend(refused);
     for (_, entry) in &did.log {
         match &entry.outcome {
             Ok(()) => *report.rewrites.entry(entry.rule.to_string()).or_default() += 1,
@@ -155,13 +197,18 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     Ok(Compiled { plan, weights, report, companions, engine })
 }
 
-/// Refuses names of passes that do not exist.
-fn known_passes(options: &CompileOptions, stages: &[Stage]) -> Result<(), Error> {
+fn names(stages: &[Stage]) -> Vec<&'static str> {
     let names = |stage: &Stage| match stage {
         Stage::Once(pass) => vec![pass.name],
         Stage::Repeat { passes, .. } => passes.iter().map(|p| p.name).collect(),
     };
-    let known: Vec<&str> = stages.iter().flat_map(names).collect();
+    stages.iter().flat_map(names).collect()
+}
+
+/// Refuses names of passes that do not exist.
+fn known_passes(options: &CompileOptions) -> Result<(), Error> {
+    let stages = [pipeline::recognise(), pipeline::step(), pipeline::finish()].concat();
+    let known = names(&stages);
     let printed = options.print_after.iter().filter(|name| *name != IMPORT);
     match printed.chain(&options.stop_after).find(|name| !known.contains(&name.as_str())) {
         Some(name) => Err(Error::Pass { name: name.clone(), known: known.join(", ") }),

@@ -28,6 +28,9 @@ pub enum Error {
     /// The model cannot generate text, or failed to.
     #[error(transparent)]
     Decode(Box<runtime::DecodeError>),
+    /// A batch of sequences was refused, or failed.
+    #[error(transparent)]
+    Step(#[from] runtime::StepError),
     /// Tokenizer, sampling or stop rules failed.
     #[error(transparent)]
     Text(#[from] runtime::text::TextError),

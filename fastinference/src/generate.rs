@@ -1,8 +1,11 @@
-//! Text from a language model: tokens in, logits out, one sequence at a time.
+//! Text from a language model: tokens in, logits out, one sequence at a time. Plans with an entry `step` keep the caches in the
+//! session; the others get them back with every call of `main`.
 
 use crate::{Error, Model};
+use ir::{DType, Tensor};
+use runtime::slots::Batch;
 use runtime::text::{ModelConfig, Output, Sampler, Sampling, StopReason, StopRules, Tokenizer};
-use runtime::{Decoder, Session};
+use runtime::{DecodeError, Decoder, Session, SlotOptions, StepError};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,6 +41,7 @@ pub struct Generated {
 /// A language model with its tokenizer.
 pub struct Generator {
     session: Box<dyn Session>,
+    steps: bool,
     tokenizer: Tokenizer,
     config: ModelConfig,
 }
@@ -45,12 +49,30 @@ pub struct Generator {
 impl Generator {
     /// Prepares a model for generation; `folder` holds `tokenizer.json` and the configuration files.
     pub fn open(model: &Model, folder: &Path, threads: usize) -> Result<Generator, Error> {
+        Generator::with_limits(model, folder, threads, None)
+    }
+
+    /// [`Generator::open`] with the most tokens of a sequence.
+    pub fn with_limits(
+        model: &Model,
+        folder: &Path,
+        threads: usize,
+        max_len: Option<usize>,
+    ) -> Result<Generator, Error> {
         let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
         let config = ModelConfig::from_folder(folder)?;
-        let session = model.session(threads);
-        // Fails now, not after the first prompt, when the model is no language model.
-        Decoder::new(session.inputs(), session.outputs())?;
-        Ok(Generator { session, tokenizer, config })
+        let mut session = model.session(threads);
+        let max_len = max_len.or(config.max_position_embeddings);
+        let steps = match session.open_slots(slot_options(1, max_len, u64::MAX)) {
+            Ok(()) => true,
+            Err(StepError::NoStep) => false,
+            Err(e) => return Err(e.into()),
+        };
+        if !steps {
+            // Fails now, not after the first prompt, when the model is no language model.
+            Decoder::new(session.inputs(), session.outputs())?;
+        }
+        Ok(Generator { session, steps, tokenizer, config })
     }
 
     /// Continues `prompt`. `show` gets each piece of text when it is complete, and may end generation.
@@ -67,15 +89,21 @@ impl Generator {
         }
         let mut sampler = Sampler::new(options.sampling.clone(), self.config.vocab_size)?;
         let mut output = Output::new(&self.tokenizer, rules, prompt_ids.len())?;
-        let mut decoder = Decoder::new(self.session.inputs(), self.session.outputs())?;
+        let mut sequence = match self.steps {
+            true => {
+                self.session.truncate(0, 0)?;
+                Sequence::Slot(Batch::default())
+            }
+            false => Sequence::Main(Box::new(Decoder::new(self.session.inputs(), self.session.outputs())?)),
+        };
         let (mut new_ids, mut text, mut logits) = (vec![], String::new(), vec![]);
         let started = Instant::now();
         let (mut prefill, mut decode_started) = (Duration::ZERO, started);
         let mut ended = false;
         while output.stopped().is_none() {
             match new_ids.last() {
-                None => decoder.step(&mut *self.session, &prompt_ids, &mut logits)?,
-                Some(last) => decoder.step(&mut *self.session, &[*last], &mut logits)?,
+                None => sequence.step(&mut *self.session, &prompt_ids, &mut logits)?,
+                Some(last) => sequence.step(&mut *self.session, &[*last], &mut logits)?,
             }
             let id = sampler.pick(&logits)?;
             if new_ids.is_empty() {
@@ -99,4 +127,57 @@ impl Generator {
         }
         Ok(Generated { prompt_ids, new_ids, text, prefill, decode, stopped })
     }
+}
+
+/// Tokens of a prompt that go to the model at a time: bounds its working memory.
+const CHUNK: usize = 512;
+
+/// Where the one sequence lives.
+enum Sequence {
+    /// In slot 0 of the session.
+    Slot(Batch),
+    /// In the inputs of `main`.
+    Main(Box<Decoder>),
+}
+
+impl Sequence {
+    /// Appends tokens and writes the logits after the last one into `logits`.
+    fn step(&mut self, session: &mut dyn Session, ids: &[u32], logits: &mut Vec<f32>) -> Result<(), Error> {
+        let batch = match self {
+            Sequence::Main(decoder) => return Ok(decoder.step(session, ids, logits)?),
+            Sequence::Slot(batch) => batch,
+        };
+        let most = session.slots().map_or(CHUNK, |s| s.max_steps().clamp(1, CHUNK));
+        let chunks = ids.len().div_ceil(most);
+        for (i, chunk) in ids.chunks(most).enumerate() {
+            batch.clear();
+            batch.push(0, chunk);
+            let answer = session.step(batch)?;
+            if i + 1 == chunks {
+                let wrong = || DecodeError::Answer(format!("{answer:?}"));
+                logits_rows(answer.as_tensor().ok_or_else(wrong)?, 0, logits)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Row `b` of logits `[B, V]`.
+pub(crate) fn logits_rows(logits: &Tensor, b: usize, into: &mut Vec<f32>) -> Result<(), Error> {
+    let wrong = || Error::from(DecodeError::Answer(format!("{}{:?}", logits.dtype(), logits.dims())));
+    let &[rows, width] = logits.dims() else { return Err(wrong()) };
+    if b >= rows {
+        return Err(wrong());
+    }
+    into.clear();
+    match logits.dtype() {
+        DType::F32 => into.extend_from_slice(&logits.as_slice::<f32>().map_err(|_| wrong())?[b * width..][..width]),
+        _ => into.extend(logits.to_f64().map_err(|_| wrong())?[b * width..][..width].iter().map(|v| *v as f32)),
+    }
+    Ok(())
+}
+
+/// Room for sequences; without a length the model's tables bound it.
+pub(crate) fn slot_options(slots: usize, max_len: Option<usize>, max_bytes: u64) -> SlotOptions {
+    SlotOptions { slots, max_len: max_len.unwrap_or(1 << 20), max_bytes }
 }

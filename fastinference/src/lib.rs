@@ -11,8 +11,9 @@
 //! ```
 //!
 //! [`compile`] makes a [`Compiled`] model, which is saved as a plan or run at once; [`Model`] is a plan ready to run;
-//! [`generate::Generator`] writes text with a language model.
+//! [`generate::Generator`] writes text with a language model, [`batch::BatchGenerator`] for many prompts at a time.
 
+pub mod batch;
 pub mod cases;
 mod compile;
 mod device;
@@ -22,6 +23,7 @@ mod model;
 mod random;
 
 pub use backend_hip::{HOST_KERNEL, why_on_host};
+pub use batch::{BatchGenerator, BatchOptions};
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
 pub use device::{Device, DeviceOptions};
 pub use error::Error;
@@ -31,5 +33,6 @@ pub use ir::{self, DType, Datum, Tensor, TensorType, ValueType};
 pub use model::Model;
 pub use plan::{self, CheckedPlan, Plan, Port};
 pub use random::RandomInputs;
+pub use runtime::slots::{Batch, Part, SlotOptions, Slots, StepError, StepModel};
 pub use runtime::text;
 pub use runtime::{Decoder, Loaded, RunError, Session, StepKernel, StepTime};

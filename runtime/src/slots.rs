@@ -122,6 +122,8 @@ pub struct StepModel {
     pub row_bytes: u64,
     /// The most tokens of a sequence that the model's tables of positions allow.
     pub max_len: Option<usize>,
+    /// The most new tokens of a sequence in one step, where the model bounds them.
+    pub max_steps: Option<usize>,
 }
 
 impl StepModel {
@@ -141,7 +143,9 @@ impl StepModel {
             row_bytes += ty.dtype.bytes((heads.as_const()? * width.as_const()?) as usize) as u64;
         }
         let (slots_symbol, capacity_symbol) = symbols?;
-        Some(StepModel { entry: at, slots_symbol, capacity_symbol, row_bytes, max_len: max_len(entry) })
+        let ids = entry.inputs.first().and_then(|p| p.ty.as_tensor()?.dims()?.get(1)?.as_const());
+        let max_steps = ids.map(|n| n as usize);
+        Some(StepModel { entry: at, slots_symbol, capacity_symbol, row_bytes, max_len: max_len(entry), max_steps })
     }
 }
 
@@ -166,6 +170,7 @@ pub struct Slots {
     lengths: Vec<usize>,
     capacity: usize,
     max_len: usize,
+    max_steps: usize,
     row_bytes: u64,
     max_bytes: u64,
 }
@@ -175,7 +180,9 @@ impl Slots {
     pub fn new(model: &StepModel, options: SlotOptions) -> Result<Slots, StepError> {
         let max_len = options.max_len.min(model.max_len.unwrap_or(usize::MAX));
         let (row_bytes, max_bytes) = (model.row_bytes, options.max_bytes);
-        let mut slots = Slots { lengths: vec![0; options.slots], capacity: 0, max_len, row_bytes, max_bytes };
+        let max_steps = model.max_steps.unwrap_or(usize::MAX);
+        let lengths = vec![0; options.slots];
+        let mut slots = Slots { lengths, capacity: 0, max_len, max_steps, row_bytes, max_bytes };
         slots.capacity = slots.room_for(1)?;
         Ok(slots)
     }
@@ -200,6 +207,11 @@ impl Slots {
         self.max_len
     }
 
+    /// The most new tokens of a sequence in one step.
+    pub fn max_steps(&self) -> usize {
+        self.max_steps
+    }
+
     /// Checks a batch; returns the capacity that it needs, which is the present one or a larger one that memory allows.
     pub fn admit(&self, batch: &Batch) -> Result<usize, StepError> {
         let wrong = |what: String| Err(StepError::Batch(what));
@@ -215,6 +227,9 @@ impl Slots {
             };
             if batch.parts[..i].iter().any(|p| p.slot == slot) {
                 return wrong(format!("slot {slot} is there twice"));
+            }
+            if count > self.max_steps {
+                return wrong(format!("slot {slot} gets {count} tokens, the model takes {} at a time", self.max_steps));
             }
             if count == 0 {
                 return wrong(format!("slot {slot} gets no tokens"));
@@ -277,6 +292,7 @@ mod tests {
             capacity_symbol: "capacity".into(),
             row_bytes: 10,
             max_len: Some(2000),
+            max_steps: None,
         };
         Slots::new(&model, SlotOptions { slots: 2, max_len, max_bytes })
     }

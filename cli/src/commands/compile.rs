@@ -108,6 +108,10 @@ pub fn summary(
     writeln!(out, "  plan       {} ({}, weights {weights})", plan.display(), units::bytes(bytes))?;
     let (before, after) = (report.nodes_before, report.nodes_after);
     writeln!(out, "  nodes      {before} imported, {after} in the plan")?;
+    match report.states {
+        0 => writeln!(out, "  entries    main")?,
+        states => writeln!(out, "  entries    main, step (batches of sequences over {states} caches)")?,
+    }
     writeln!(out, "  rewrites   {}", rewrites(report))?;
     writeln!(out, "  reference  {}", reference(report))?;
     match report.verified {

@@ -1,7 +1,9 @@
 //! `generate`: continues a prompt. Text goes to standard output as it comes, speeds to standard error.
 
+mod batch;
+
 use crate::failure::Failure;
-use crate::flags::RunFlags;
+use crate::flags::{RunFlags, SlotFlags};
 use crate::models;
 use crate::units;
 use clap::Args;
@@ -25,6 +27,11 @@ pub struct Flags {
     model: PathBuf,
     /// The text to continue; read from standard input when it is missing or `-`
     prompt: Option<String>,
+    /// Continues every line of a file, many at a time, and prints the results in order
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    batch: Option<PathBuf>,
+    #[command(flatten)]
+    slots: SlotFlags,
     #[command(flatten)]
     how: SamplingFlags,
     /// Ends before this text; may be repeated
@@ -67,13 +74,17 @@ impl SamplingFlags {
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
+    if let Some(file) = &flags.batch {
+        return batch::main(file, &flags);
+    }
     let prompt = match flags.prompt.as_deref() {
         Some(text) if text != "-" => text.to_string(),
         _ => from_standard_input()?,
     };
     let started = Instant::now();
     let model = models::open_cached(&flags.model, flags.on.on())?;
-    let mut generator = Generator::open(&model, &models::text_folder(&flags.model), flags.on.threads)?;
+    let folder = models::text_folder(&flags.model);
+    let mut generator = Generator::with_limits(&model, &folder, flags.on.threads, flags.slots.max_len)?;
     let loading = started.elapsed();
     let options =
         GenerateOptions { sampling: flags.how.sampling(), max_tokens: flags.how.max_tokens, stop: flags.stop.clone() };

@@ -3,6 +3,7 @@
 mod dot;
 mod facts;
 mod html;
+mod indices;
 mod json;
 mod text;
 
@@ -27,7 +28,7 @@ pub struct Flags {
     /// Also prints the steps of the plan
     #[arg(long, conflicts_with_all = ["json", "dot"])]
     steps: bool,
-    /// Prints one JSON object: `ops` counts nodes by operator, `nodes` has each node's details
+    /// Prints one JSON object: `ops` counts the nodes of `main` by operator, `entries` those of each entry, `nodes` has each node's details
     #[arg(long, conflicts_with = "dot")]
     json: bool,
     /// Prints the graph for Graphviz

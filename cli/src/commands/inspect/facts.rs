@@ -3,6 +3,7 @@
 //! Bytes and flops are expressions over the model's symbols. To give numbers, every symbol that `--dim` does not fix counts as
 //! [`ASSUMED`].
 
+use super::indices::{self, Index};
 use crate::failure::Failure;
 use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
 use fastinference::plan::{Arena, Entry, Offsets, Step};
@@ -28,7 +29,7 @@ pub struct Amount {
 /// A node of the plan.
 #[derive(Debug, Serialize)]
 pub struct NodeFacts {
-    /// Empty for the main entry, else the body's path.
+    /// Empty for the main entry, else the entry's name or the body's path.
     pub entry: String,
     /// Its first result.
     pub name: String,
@@ -63,6 +64,19 @@ pub struct Block {
     pub value: String,
 }
 
+/// An entry of a plan.
+#[derive(Debug, Default, Serialize)]
+pub struct EntryFacts {
+    /// Nodes by operator, bodies included.
+    pub ops: BTreeMap<String, usize>,
+    /// How many steps it has.
+    pub steps: usize,
+    /// What the session keeps for it: names and types.
+    pub states: Vec<(String, String)>,
+    /// Where it uses indices.
+    pub indices: Vec<Index>,
+}
+
 /// A plan's facts.
 pub struct Facts {
     /// What was inspected.
@@ -79,8 +93,10 @@ pub struct Facts {
     pub constraints: Vec<String>,
     /// Every node, in plan order.
     pub nodes: Vec<NodeFacts>,
-    /// Nodes by operator.
+    /// Nodes of `main` by operator.
     pub ops: BTreeMap<String, usize>,
+    /// The other entries, and `main`, by name.
+    pub entries: BTreeMap<String, EntryFacts>,
     /// Steps of the main entry.
     pub steps: usize,
     /// The arena of the main entry.
@@ -113,6 +129,7 @@ impl Facts {
             constraints: main.graph.constraints.iter().map(ToString::to_string).collect(),
             nodes: vec![],
             ops: BTreeMap::new(),
+            entries: BTreeMap::new(),
             steps: main.steps.len(),
             arena: vec![],
             arena_bytes: 0,
@@ -121,20 +138,29 @@ impl Facts {
         let lookup = |name: &str| Some(number(name));
         for entry in &plan.entries {
             let name = if entry.name == "main" { String::new() } else { entry.name.clone() };
-            facts.add_nodes(entry, &name, &lookup);
+            let of_entry = EntryFacts {
+                ops: BTreeMap::new(),
+                steps: entry.steps.len(),
+                states: entry.states.iter().map(|p| (p.name.to_string(), p.ty.to_string())).collect(),
+                indices: indices::of(&entry.graph),
+            };
+            facts.entries.insert(entry.name.clone(), of_entry);
+            facts.add_nodes(entry, &entry.name, &name, &lookup);
         }
+        facts.ops = facts.entries.get("main").map(|e| e.ops.clone()).unwrap_or_default();
         facts.place(main, &lookup);
         Ok(facts)
     }
 
-    fn add_nodes(&mut self, entry: &Entry, path: &str, lookup: &dyn Fn(&str) -> Option<i64>) {
+    fn add_nodes(&mut self, entry: &Entry, root: &str, path: &str, lookup: &dyn Fn(&str) -> Option<i64>) {
         let kernels: HashMap<&Arc<str>, &str> = entry.steps.iter().filter_map(launch).collect();
         let graph = &entry.graph;
         for id in graph.order() {
             let node = graph.node(id);
             let Some(op) = node.op() else { continue };
             let kernel = kernels.get(&node.names[0]).copied().unwrap_or("view");
-            *self.ops.entry(op.name().to_string()).or_default() += 1;
+            let of_entry = self.entries.entry(root.to_string()).or_default();
+            *of_entry.ops.entry(op.name().to_string()).or_default() += 1;
             let (bytes, flops) = cost(graph, id.into(), op, kernel == "view");
             self.nodes.push(NodeFacts {
                 entry: path.to_string(),
@@ -151,7 +177,7 @@ impl Facts {
         }
         for (key, body) in &entry.bodies {
             let path = if path.is_empty() { key.clone() } else { format!("{path}/{key}") };
-            self.add_nodes(body, &path, lookup);
+            self.add_nodes(body, root, &path, lookup);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The facts as one JSON object.
 
-use super::facts::{Facts, NodeFacts};
+use super::facts::{EntryFacts, Facts, NodeFacts};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -15,6 +15,7 @@ struct Object<'a> {
     arena_bytes: u64,
     steps: usize,
     ops: &'a BTreeMap<String, usize>,
+    entries: &'a BTreeMap<String, EntryFacts>,
     nodes: &'a [NodeFacts],
 }
 
@@ -40,6 +41,7 @@ pub fn object(facts: &Facts) -> String {
         arena_bytes: facts.arena_bytes,
         steps: facts.steps,
         ops: &facts.ops,
+        entries: &facts.entries,
         nodes: &facts.nodes,
     };
     serde_json::to_string_pretty(&object).expect("plain data has a JSON form")

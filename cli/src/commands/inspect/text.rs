@@ -19,10 +19,17 @@ pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool
     writeln!(out, "  weights  {}", units::bytes(facts.weight_bytes))?;
     let arena = units::bytes(facts.arena_bytes);
     writeln!(out, "  arena    {arena} in {} {}", units::plural(facts.arena.len(), "buffer"), facts.assumption())?;
-    writeln!(out, "  steps    {} for {}", facts.steps, units::plural(facts.nodes.len(), "node"))?;
-    operators(out, facts)?;
+    writeln!(out, "  steps    {} for {}", facts.steps, units::plural(facts.ops.values().sum(), "node"))?;
+    operators(out, facts, "main")?;
     on_reference(out, facts)?;
     on_host(out, facts)?;
+    indices(out, facts, "main")?;
+    for (name, entry) in facts.entries.iter().filter(|(name, _)| *name != "main") {
+        writeln!(out, "entry {name}: {}", units::plural(entry.steps, "step"))?;
+        entry.states.iter().try_for_each(|(name, ty)| writeln!(out, "  state    {name} {ty}"))?;
+        operators(out, facts, name)?;
+        indices(out, facts, name)?;
+    }
     if graph {
         plan.entries.iter().try_for_each(|entry| writeln!(out, "\n{}", entry.graph))?;
     }
@@ -42,9 +49,26 @@ struct Sum {
     flops: u64,
 }
 
-fn operators(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
+/// Indices that are not proven, by the value that holds them.
+fn indices(out: &mut dyn Write, facts: &Facts, entry: &str) -> io::Result<()> {
+    let Some(entry) = facts.entries.get(entry).filter(|e| !e.indices.is_empty()) else { return Ok(()) };
+    let proven = entry.indices.iter().filter(|i| i.proven).count();
+    writeln!(out, "indices: {proven} proven within range, {} guarded by their kernels", entry.indices.len() - proven)?;
+    let mut guarded: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for index in entry.indices.iter().filter(|i| !i.proven) {
+        *guarded.entry((&index.index, &index.op)).or_default() += 1;
+    }
+    guarded.iter().try_for_each(|((index, op), n)| writeln!(out, "  %{index} in {}", units::plural(*n, op)))
+}
+
+fn operators(out: &mut dyn Write, facts: &Facts, entry: &str) -> io::Result<()> {
     let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
-    for node in &facts.nodes {
+    let is_other = |path: &str| facts.entries.keys().any(|name| path == name || path.starts_with(&format!("{name}/")));
+    let belongs = |path: &str| match entry {
+        "main" => !is_other(path),
+        name => path == name || path.starts_with(&format!("{name}/")),
+    };
+    for node in facts.nodes.iter().filter(|n| belongs(&n.entry)) {
         let sum = sums.entry((&node.op, &node.kernel)).or_default();
         sum.nodes += 1;
         sum.bytes = sum.bytes.saturating_add(node.bytes.number.unwrap_or(0));
