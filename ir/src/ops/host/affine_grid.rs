@@ -34,7 +34,7 @@ impl OpSpec for AffineGrid {
         let shape = match (rank, operands.elements(1)) {
             (_, Some([images, _, sizes @ ..])) => {
                 operands.assume_same(n, images)?;
-                Shape::Ranked([&[n.clone()], sizes, std::slice::from_ref(rows)].concat())
+                Shape::Ranked([std::slice::from_ref(n), sizes, std::slice::from_ref(rows)].concat())
             }
             (Some(rank @ 1..=8), _) => {
                 let sizes = (0..rank).map(|_| operands.late_dim());

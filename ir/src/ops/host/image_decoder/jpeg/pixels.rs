@@ -125,7 +125,7 @@ fn upsampled(p: Plane, across: usize, down: usize) -> Plane {
         (1, 1) => p,
         (2, 1) if p.width > 2 => by_rows(&p, 1, |p, y| wider(p.row(y), 1, [1, 2])),
         (1, 2) => by_rows(&p, 2, |p, y| {
-            let bias = if y % 2 == 0 { 1 } else { 2 };
+            let bias = if y.is_multiple_of(2) { 1 } else { 2 };
             taller(p, y).into_iter().map(|v| (v + bias) >> 2).collect()
         }),
         (2, 2) if p.width > 2 => by_rows(&p, 2, |p, y| wider(taller(p, y), 4, [8, 7])),
@@ -150,7 +150,7 @@ impl Plane {
 /// Four times row `y` of a plane twice as high.
 fn taller(p: &Plane, y: usize) -> Vec<i32> {
     let near = y / 2;
-    let far = if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(p.height - 1) };
+    let far = if y.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(p.height - 1) };
     p.row(near).into_iter().zip(p.row(far)).map(|(near, far)| 3 * near + far).collect()
 }
 
