@@ -15,6 +15,10 @@ test:
 tidy:
     cargo xtask tidy
 
+# Measure the operators over the cases below some folders, and rewrite docs/ops.md.
+ops +FOLDERS:
+    cargo xtask ops {{FOLDERS}}
+
 # Rewrite the golden files, then read the diff.
 bless:
     cargo xtask bless
