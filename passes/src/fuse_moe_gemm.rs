@@ -38,11 +38,16 @@
 //! }
 //! ```
 
+mod contrib;
+mod dense;
 mod emit;
 mod expert;
 mod gathered;
+mod grouped;
 mod look;
+mod looped;
 mod router;
+mod selection;
 
 use crate::pass::{Body, Context, Miss, Pass};
 use ir::graph::{Graph, Value};
@@ -50,20 +55,66 @@ use ir::graph::{Graph, Value};
 /// See the module.
 pub const PASS: Pass = Pass { name: "fuse-moe-gemm", body: Body::Whole(fuse) };
 
+/// What an export is told apart by when it kept only the experts that its example input chose.
+const FROZEN: Miss = Miss::Refused(
+    "the routing is frozen: only experts that the example input chose are in the graph, so that other inputs would pass through \
+     the wrong ones; export the model again with its experts in a batch or with a loop over all of them",
+);
+
 fn fuse(graph: &mut Graph, cx: &mut Context) {
-    for id in graph.order() {
+    let mut seen = looped::Seen::default();
+    // Readers before operands, so that a sum is found whole.
+    for id in graph.order().into_iter().rev() {
         if !graph.contains(id) {
             continue;
         }
         let root = Value::from(id);
-        let (rule, found) = match look::name(graph, root) {
-            "reduce" => ("gathered-weights", gathered::find(graph, root)),
-            _ => continue,
-        };
-        let outcome = found.and_then(|layer| emit::emit(graph, cx, rule, &layer));
-        if let Err(miss @ Miss::Refused(_)) = outcome {
-            cx.note(rule, graph, root, Err(miss));
+        if look::name(graph, root) == "moe" {
+            note(graph, cx, "contrib-moe", root, contrib::lower);
+            continue;
         }
+        for (rule, find) in forms(look::name(graph, root)) {
+            let done = note(graph, cx, rule, root, |graph, cx, root| {
+                let layer = find(graph, root, &mut seen)?;
+                emit::emit(graph, cx, rule, &layer)
+            });
+            if done {
+                break;
+            }
+        }
+    }
+}
+
+/// Runs a rewrite and notes why it was refused; whether it is settled what the place is.
+fn note(
+    graph: &mut Graph,
+    cx: &mut Context,
+    rule: &'static str,
+    root: Value,
+    rewrite: impl FnOnce(&mut Graph, &mut Context, Value) -> Result<Value, Miss>,
+) -> bool {
+    match rewrite(graph, cx, root) {
+        Ok(_) => true,
+        Err(Miss::NoEffect) => false,
+        Err(miss) => {
+            cx.note(rule, graph, root, Err(miss));
+            true
+        }
+    }
+}
+
+type Find = fn(&Graph, Value, &mut looped::Seen) -> Result<emit::Layer, Miss>;
+
+/// The forms whose last operator has this name.
+fn forms(name: &str) -> &'static [(&'static str, Find)] {
+    match name {
+        "reduce" => &[
+            ("gathered-weights", |g, v, _| gathered::find(g, v)),
+            ("sorted-pairs", |g, v, _| grouped::find(g, v)),
+            ("all-experts", |g, v, _| dense::find(g, v)),
+        ],
+        "add" | "scatter_nd" | "scatter_elements" => &[("loop-over-experts", looped::find)],
+        _ => &[],
     }
 }
 

@@ -7,7 +7,8 @@ use crate::edit::Edit;
 use crate::pass::{Context, Miss};
 use ir::dim::Truth;
 use ir::graph::{Graph, Value};
-use ir::ops::{Cast, ExpertIndex, Gating, MoeGemm, Reshape};
+use ir::ops::{Binary, Cast, ExpertIndex, Gating, MoeGemm, Reshape};
+use ir::scalar::BinaryFn;
 use ir::{Dim, Tensor};
 
 /// A mixture of experts in a graph.
@@ -24,7 +25,7 @@ pub(super) struct Layer {
     pub experts: i64,
     pub expert: Expert,
     /// Added to the result.
-    pub plus: Option<Value>,
+    pub plus: Vec<Value>,
 }
 
 /// Puts the layer in its root's place.
@@ -35,7 +36,7 @@ pub(super) fn emit(graph: &mut Graph, cx: &mut Context, rule: &'static str, laye
         Some(r) => stops.push(r.logits),
         None => stops.extend([layer.ids, layer.weights]),
     }
-    stops.extend(layer.plus);
+    stops.extend(&layer.plus);
     let nodes = interior(graph, layer.root, &stops);
     let root = layer.root;
     let mut edit = Edit::new(graph, root, nodes);
@@ -105,13 +106,10 @@ fn build(edit: &mut Edit<'_>, layer: &Layer, router: Option<Router>) -> Result<V
         (Some(from), Some(to)) if from != to => edit.apply(Cast { to, wrap: false }, &[y])?,
         _ => y,
     };
-    match layer.plus {
-        Some(other) => edit.apply(ir::ops::Binary { f: ir::scalar::BinaryFn::Add }, &[other, y]),
-        None => Ok(y),
-    }
+    layer.plus.iter().try_fold(y, |y, other| edit.apply(Binary { f: BinaryFn::Add }, &[*other, y]))
 }
 
-fn trim(operands: &mut Vec<Value>, absent: Value) {
+pub(super) fn trim(operands: &mut Vec<Value>, absent: Value) {
     while operands.last() == Some(&absent) {
         operands.pop();
     }
@@ -157,10 +155,11 @@ fn as_rows(edit: &mut Edit<'_>, x: Value, up: &Product) -> Result<Value, Miss> {
 }
 
 fn bias(edit: &mut Edit<'_>, p: &Product) -> Result<Value, Miss> {
-    match &p.bias {
-        Some(b) => weight(edit, b),
-        None => Ok(edit.graph.absent()),
-    }
+    let Some(bias) = &p.bias else { return Ok(edit.graph.absent()) };
+    let b = weight(edit, bias)?;
+    let shape = dims(edit.graph, b).ok_or(Miss::Refused("the rank of a bias is not known"))?;
+    let flat = vec![shape[0].clone(), product(&shape[1..])];
+    as_shape(edit, b, flat)
 }
 
 /// One constant that holds a weight of every expert.

@@ -25,7 +25,6 @@ pub(super) struct Product {
 
 /// Where the numbers of a weight are.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(dead_code, reason = "forms with a weight per expert follow")]
 pub(super) enum Weight {
     /// In a table with one entry per expert.
     Table(Value),

@@ -132,7 +132,7 @@ pub(super) fn layer(
     }
     let weights = peel(graph, weights, &["reshape"]);
     let experts = space.experts.get().unwrap_or(0) as i64;
-    Ok(Layer { root, x, repeat, ids, weights, experts, expert, plus: None })
+    Ok(Layer { root, x, repeat, ids, weights, experts, expert, plus: vec![] })
 }
 
 /// The rows that a first product reads, and how many pairs share each.
