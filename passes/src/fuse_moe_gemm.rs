@@ -113,7 +113,10 @@ fn forms(name: &str) -> &'static [(&'static str, Find)] {
             ("sorted-pairs", |g, v, _| grouped::find(g, v)),
             ("all-experts", |g, v, _| dense::find(g, v)),
         ],
-        "add" | "scatter_nd" | "scatter_elements" => &[("loop-over-experts", looped::find)],
+        "add" => &[("loop-over-experts", looped::find)],
+        "scatter_nd" | "scatter_elements" => {
+            &[("gathered-weights", |g, v, _| gathered::find_added(g, v)), ("loop-over-experts", looped::find)]
+        }
         _ => &[],
     }
 }

@@ -3,12 +3,14 @@
 
 use super::emit::Layer;
 use super::expert::{self, Product, Space, Weight};
-use super::look::{core, dims, elements, is_below, operand, peel, peel_clamps, repeated_rows, size};
+use super::look::{
+    core, dims, elements, is_below, name, operand, peel, peel_clamps, repeated_rows, scalar, size, token_numbers,
+};
 use crate::pass::Miss;
 use ir::Dim;
 use ir::dim::Truth;
 use ir::graph::{Graph, Value};
-use ir::ops::{CoreOp, ReduceFn};
+use ir::ops::{CoreOp, ReduceFn, Reduction};
 use std::cell::Cell;
 
 /// Rows are pairs; every weight is gathered with the same ids.
@@ -21,8 +23,8 @@ pub(super) struct Gathered {
 impl Gathered {
     /// The table that a value was gathered from, by the ids of the layer.
     fn table(&self, graph: &Graph, v: Value, rank: usize) -> Option<Value> {
-        let table = operand(graph, v, 0);
-        let index = operand(graph, v, 1);
+        let (CoreOp::Gather(_) | CoreOp::GatherNd(_)) = core(graph, v)? else { return None };
+        let (table, index) = (operand(graph, v, 0), operand(graph, v, 1));
         let fits = match core(graph, v)? {
             CoreOp::Gather(op) => op.axis == 0 || op.axis == -(rank as i64),
             CoreOp::GatherNd(op) => op.batch_dims == 0 && dims(graph, index)?.last()?.as_const() == Some(1),
@@ -93,13 +95,40 @@ pub(super) fn find(graph: &Graph, root: Value) -> Result<Layer, Miss> {
     layer(graph, root, down, weights, &space, (&k, &width))
 }
 
+/// The layer whose rows are added at their tokens by the scatter at `root`.
+pub(super) fn find_added(graph: &Graph, root: Value) -> Result<Layer, Miss> {
+    let reduction = match core(graph, root) {
+        Some(CoreOp::ScatterNd(op)) => op.reduction,
+        Some(CoreOp::ScatterElements(op)) if op.axis == 0 => op.reduction,
+        _ => return Err(Miss::NoEffect),
+    };
+    let [base, index, rows] = graph.operands(root.node)[..] else { return Err(Miss::NoEffect) };
+    let index = match core(graph, index) {
+        // One number for all elements of a row.
+        Some(CoreOp::Expand(_)) if name(graph, root) == "scatter_elements" => operand(graph, index, 0),
+        _ if name(graph, root) == "scatter_nd" => index,
+        _ => return Err(Miss::NoEffect),
+    };
+    let (tokens, k) = token_numbers(graph, index).ok_or(Miss::NoEffect)?;
+    let shape = dims(graph, root).ok_or(Miss::NoEffect)?;
+    if reduction != Reduction::Add || shape.len() != 2 || shape[0] != tokens {
+        return Err(Miss::NoEffect);
+    }
+    let space = Gathered::default();
+    let (down, weights) = weighted(graph, rows, &space).ok_or(Miss::NoEffect)?;
+    let mut layer = layer(graph, root, down, weights, &space, (&Dim::constant(k), &shape[1]))?;
+    if scalar(graph, base) != Some(0.0) {
+        layer.plus.push(base);
+    }
+    Ok(layer)
+}
+
 /// A product and the weights of its rows.
 fn weighted(graph: &Graph, v: Value, space: &Gathered) -> Option<(Product, Value)> {
     let v = peel(graph, v, &["reshape", "cast"]);
     super::look::both_orders(graph, v, "mul").into_iter().find_map(|(rows, weights)| {
-        let last = dims(graph, weights)?.last()?;
         // Cheap to answer, and rarely true.
-        (last.as_const() == Some(1)).then_some(())?;
+        (dims(graph, weights)?.last()?.as_const() == Some(1)).then_some(())?;
         Some((expert::product(graph, rows, space)?, weights))
     })
 }

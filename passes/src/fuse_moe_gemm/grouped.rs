@@ -133,6 +133,9 @@ impl Sorted {
     fn is_token(&self, graph: &Graph, v: Value, k: i64) -> bool {
         let v = peel(graph, v, VIEWS);
         let x = |i: usize| operand(graph, v, i);
+        if k == 1 && v == self.order {
+            return true;
+        }
         match name(graph, v) {
             "div" => peel(graph, x(0), VIEWS) == self.order && integer(graph, x(1)) == Some(k),
             // Division rounds down; a correction for negative positions is nothing.

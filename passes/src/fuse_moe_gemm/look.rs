@@ -132,9 +132,54 @@ pub(super) fn repeated_rows(graph: &Graph, v: Value, width: &Dim) -> Option<(Val
                 Some(times) => repeat *= times,
                 None => return best,
             },
+            "gather" | "gather_nd" => match taken_by_token(graph, at) {
+                Some(times) => {
+                    repeat *= times;
+                    best = None;
+                }
+                None => return best,
+            },
             _ => return best,
         }
         at = operand(graph, at, 0);
+    }
+}
+
+/// How often each row is taken, one after the other, when rows are gathered by the numbers of their tokens.
+fn taken_by_token(graph: &Graph, v: Value) -> Option<i64> {
+    let (table, index) = (operand(graph, v, 0), operand(graph, v, 1));
+    let by_row = match core(graph, v)? {
+        CoreOp::Gather(op) => op.axis == 0,
+        CoreOp::GatherNd(op) => op.batch_dims == 0 && dims(graph, index)?.last()?.as_const() == Some(1),
+        _ => false,
+    };
+    let (tokens, times) = token_numbers(graph, index)?;
+    (by_row && dims(graph, table)?.first()? == &tokens).then_some(times)
+}
+
+/// `0, 0, 1, 1, ..`: how many numbers, and how often each.
+pub(super) fn token_numbers(graph: &Graph, v: Value) -> Option<(Dim, i64)> {
+    let (mut at, mut times) = (peel(graph, v, &["cast"]), 1);
+    loop {
+        at = match core(graph, at)? {
+            CoreOp::Range(op) => {
+                let counts = op.start.as_const() == Some(0) && op.step.as_const() == Some(1);
+                return counts.then(|| (op.length.clone(), times));
+            }
+            CoreOp::Reshape(_) | CoreOp::Cast(_) => operand(graph, at, 0),
+            CoreOp::Expand(_) | CoreOp::Tile(_) => {
+                let inner = operand(graph, at, 0);
+                times *= row_repeats(dims(graph, inner)?, dims(graph, at)?, &Dim::constant(1))?;
+                inner
+            }
+            // Positions of pairs divided by the experts of a token.
+            CoreOp::Binary(_) if name(graph, at) == "div" => {
+                let k = scalar(graph, operand(graph, at, 1))? as i64;
+                let (pairs, once) = token_numbers(graph, operand(graph, at, 0))?;
+                return (once == 1 && k > 0).then(|| Some((pairs.exact_div(&Dim::constant(k))?, k * times)))?;
+            }
+            _ => return None,
+        };
     }
 }
 

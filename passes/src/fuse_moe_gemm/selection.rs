@@ -133,15 +133,23 @@ pub(super) fn pair_weights(graph: &Graph, v: Value, list: NodeId, chosen: &Chose
     let place = |v: Value| component(graph, v) == Some((list, 1 - chosen.token_row));
     let k = size(dims(graph, chosen.ids)?.last()?)?;
     let (table, index) = (operand(graph, v, 0), operand(graph, v, 1));
+    // place + token * k
     let flat = |index: Value| {
         both_orders(graph, peel(graph, index, VIEWS), "add").into_iter().any(|(a, b)| {
-            let row = both_orders(graph, peel(graph, b, VIEWS), "mul");
-            place(a) && row.into_iter().any(|(t, by)| token(t) && integer(graph, by) == Some(k as i64))
+            let b = peel(graph, b, VIEWS);
+            let times_k = both_orders(graph, b, "mul").into_iter();
+            let row = k == 1 && token(b)
+                || times_k.into_iter().any(|(t, by)| token(t) && integer(graph, by) == Some(k as i64));
+            place(a) && row
         })
     };
     match core(graph, v)? {
         CoreOp::GatherNd(op) if op.batch_dims == 0 => {
             let both = match core(graph, peel(graph, index, &["cast"]))? {
+                // The list itself, turned.
+                CoreOp::Transpose(op) => {
+                    op.perm == [1, 0] && chosen.token_row == 0 && operand(graph, index, 0).node == list
+                }
                 CoreOp::Concat(_) => {
                     let parts = graph.operands(peel(graph, index, &["cast"]).node);
                     parts.len() == 2 && token(parts[0]) && place(parts[1])
@@ -193,12 +201,18 @@ pub(super) fn scores(graph: &Graph, v: Value) -> Option<Scores> {
     let (base, ids, weights) = (operand(graph, v, 0), operand(graph, v, 1), operand(graph, v, 2));
     let shape = dims(graph, v)?;
     let last = op.axis.rem_euclid(shape.len() as i64) as usize + 1 == shape.len();
-    let plain = matches!(op.reduction, Reduction::None | Reduction::Add) && scalar(graph, base) == Some(0.0);
+    let plain = matches!(op.reduction, Reduction::None | Reduction::Add) && is_zero(graph, base);
     if shape.len() != 2 || !last || !plain || dims(graph, ids)?.len() != 2 {
         return None;
     }
     let ids = peel(graph, ids, &["cast"]);
     Some(Scores { ids, weights, experts: size(&shape[1])? })
+}
+
+/// Zeros, or something times zero.
+fn is_zero(graph: &Graph, v: Value) -> bool {
+    let by_zero = || both_orders(graph, v, "mul").into_iter().any(|(_, by)| scalar(graph, by) == Some(0.0));
+    scalar(graph, v) == Some(0.0) || by_zero()
 }
 
 /// The sum over places of one-hot rows times weights.

@@ -1,0 +1,249 @@
+"""Mixture-of-experts models for benchmarks, and the benchmark of one layer.
+
+    python3 benches/moe.py layer OUT            one layer (H 1024, E 32, k 4, I 704): loop over experts, gathered weights, contrib MoE
+    python3 benches/moe.py lm OUT               a mini Qwen-MoE language model with external data (hidden 1024, 8 layers, 32 experts)
+    python3 benches/moe.py deep OUT             128 experts in 48 layers as loops of about 30 nodes an expert (H 64, I 32)
+    python3 benches/moe.py bench OUT [--fastinference BIN] [--tokens 1,8,32,128,512]
+
+Needs numpy and onnx; `bench` also onnxruntime, and openvino where it is installed. Weights are random with a fixed seed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+class Builder:
+    """Collects nodes and weights; large weights go to one external file."""
+
+    def __init__(self, seed, path=None):
+        self.rng = np.random.default_rng(seed)
+        self.nodes, self.weights, self.inputs, self.outputs, self.small = [], [], [], [], {}
+        self.count = 0
+        self.external = open(path + ".data", "wb") if path else None
+        self.location = os.path.basename(path) + ".data" if path else None
+
+    def node(self, op, inputs, outputs=1, name=None, **attributes):
+        self.count += 1
+        names = [f"{name or op}_{self.count}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, name=f"{name or op}_{self.count}", **attributes))
+        return names[0] if outputs == 1 else names
+
+    def constant(self, array):
+        array = np.array(array, order="C")
+        key = (array.tobytes(), array.dtype.str, array.shape) if array.size < 64 else None
+        if key in self.small:
+            return self.small[key]
+        self.count += 1
+        name = f"w_{self.count}"
+        if self.external and array.nbytes >= 4096:
+            tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+            tensor.data_location = TensorProto.EXTERNAL
+            start = -(-self.external.tell() // 4096) * 4096
+            self.external.seek(start)
+            array.tofile(self.external)
+            for k, v in (("location", self.location), ("offset", start), ("length", array.nbytes)):
+                entry = tensor.external_data.add()
+                entry.key, entry.value = k, str(v)
+        else:
+            tensor = numpy_helper.from_array(array, name)
+        self.weights.append(tensor)
+        if key:
+            self.small[key] = name
+        return name
+
+    def ints(self, *values):
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def number(self, value, dtype=np.int64):
+        return self.constant(np.array(value, dtype=dtype))
+
+    def weight(self, *shape, std=0.02):
+        return self.constant(self.rng.standard_normal(size=shape, dtype=np.float32) * np.float32(std))
+
+    def matmul(self, x, w):
+        return self.node("MatMul", [x, w])
+
+    def silu(self, x):
+        return self.node("Mul", [x, self.node("Sigmoid", [x])])
+
+    def mlp(self, x, gate, up, down):
+        hidden = self.node("Mul", [self.silu(self.matmul(x, gate)), self.matmul(x, up)])
+        return self.matmul(hidden, down)
+
+    def save(self, path, opset=18, contrib=False):
+        graph = helper.make_graph(self.nodes, "moe", self.inputs, self.outputs, self.weights)
+        opsets = [helper.make_opsetid("", opset)] + ([helper.make_opsetid("com.microsoft", 1)] if contrib else [])
+        if self.external:
+            self.external.close()
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+        print(f"{path}: {len(self.nodes)} nodes", flush=True)
+
+
+def value(name, dtype, shape):
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+F32, I64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+class Experts:
+    """Weights of one layer, the same in every form."""
+
+    def __init__(self, rng, hidden, experts, inner):
+        draw = lambda *shape: rng.standard_normal(size=shape, dtype=np.float32) * np.float32(0.02)
+        self.router = draw(hidden, experts)
+        self.gate, self.up = draw(experts, hidden, inner), draw(experts, hidden, inner)
+        self.down = draw(experts, inner, hidden)
+
+
+def route(b, x, w, k, normalise=False):
+    logits = b.matmul(x, b.constant(w.router))
+    scores = b.node("Softmax", [logits], axis=-1)
+    values, ids = b.node("TopK", [scores, b.ints(k)], 2, axis=-1, largest=1, sorted=1)
+    if normalise:
+        values = b.node("Div", [values, b.node("ReduceSum", [values, b.ints(-1)], keepdims=1)])
+    return logits, values, ids
+
+
+def loop(b, x, w, k, normalise=False):
+    """As torch's TorchScript exporter writes `for expert in experts`: places of a one-hot table, index_add."""
+    _, values, ids = route(b, x, w, k, normalise)
+    experts, hidden = w.gate.shape[0], w.gate.shape[1]
+    hot = b.node("OneHot", [ids, b.ints(experts), b.ints(0, 1)], axis=-1)
+    mask = b.node("Transpose", [hot], perm=[2, 1, 0])
+    total = b.node("ConstantOfShape", [b.node("Shape", [x])], value=numpy_helper.from_array(np.zeros(1, np.float32)))
+    flat = b.node("Reshape", [values, b.ints(-1, 1)])
+    for e in range(experts):
+        chosen = b.node("Gather", [mask, b.number(e)], axis=0)
+        places = b.node("Transpose", [b.node("NonZero", [b.node("Cast", [chosen], to=TensorProto.BOOL)])], perm=[1, 0])
+        slot, token = b.node("Split", [places, b.ints(1, 1)], 2, axis=1)
+        slot, token = b.node("Squeeze", [slot, b.ints(1)]), b.node("Squeeze", [token, b.ints(1)])
+        rows = b.node("Gather", [b.node("Unsqueeze", [x, b.ints(0)]), token], axis=1)
+        rows = b.node("Reshape", [rows, b.ints(-1, hidden)])
+        y = b.mlp(rows, b.constant(w.gate[e]), b.constant(w.up[e]), b.constant(w.down[e]))
+        width = b.node("Gather", [b.node("Shape", [ids]), b.ints(1)], axis=0)
+        pair = b.node("Add", [slot, b.node("Mul", [token, width])])
+        y = b.node("Mul", [y, b.node("Gather", [flat, pair], axis=0)])
+        index = b.node("Expand", [b.node("Unsqueeze", [token, b.ints(1)]), b.node("Shape", [y])])
+        # index_add before opset 16: zeros, scattered rows, a sum.
+        zeros = b.node("ConstantOfShape", [b.node("Shape", [x])], value=numpy_helper.from_array(np.zeros(1, np.float32)))
+        total = b.node("Add", [total, b.node("ScatterElements", [zeros, index, y], axis=0)])
+    return total
+
+
+def gathered(b, x, w, k, normalise=False):
+    _, values, ids = route(b, x, w, k, normalise)
+    rows = b.node("Unsqueeze", [x, b.ints(1, 2)])
+    take = lambda table: b.node("Gather", [b.constant(table), ids], axis=0)
+    y = b.mlp(rows, take(w.gate), take(w.up), take(w.down))
+    y = b.node("Mul", [b.node("Squeeze", [y, b.ints(2)]), b.node("Unsqueeze", [values, b.ints(2)])])
+    return b.node("ReduceSum", [y, b.ints(1)], keepdims=0)
+
+
+def contrib(b, x, w, k, normalise=False):
+    logits = b.matmul(x, b.constant(w.router))
+    experts, hidden, inner = w.gate.shape
+    both = np.stack([w.gate.transpose(0, 2, 1), w.up.transpose(0, 2, 1)], axis=2).reshape(experts, 2 * inner, hidden)
+    return b.node("MoE", [x, logits, b.constant(both), "", b.constant(w.down.transpose(0, 2, 1))],
+                  domain="com.microsoft", k=k, activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.0,
+                  activation_beta=0.0, swiglu_limit=1e9, normalize_routing_weights=int(normalise))
+
+
+FORMS = {"loop": loop, "gathered": gathered, "contrib": contrib}
+
+
+def layer(out, hidden=1024, experts=32, k=4, inner=704):
+    for name, form in FORMS.items():
+        b = Builder(11)
+        w = Experts(b.rng, hidden, experts, inner)
+        b.inputs.append(value("x", F32, ["T", hidden]))
+        b.node("Identity", [form(b, "x", w, k)])
+        b.nodes[-1].output[0] = "y"
+        b.outputs.append(value("y", F32, ["T", hidden]))
+        b.save(os.path.join(out, f"moe_{name}.onnx"), contrib=name == "contrib")
+
+
+def deep(out, layers=48, hidden=64, experts=128, k=8, inner=32):
+    b = Builder(7)
+    b.inputs.append(value("x", F32, ["T", hidden]))
+    x = "x"
+    for _ in range(layers):
+        x = b.node("Add", [x, loop(b, x, Experts(b.rng, hidden, experts, inner), k, normalise=True)])
+    b.node("Identity", [x])
+    b.nodes[-1].output[0] = "y"
+    b.outputs.append(value("y", F32, ["T", hidden]))
+    b.save(os.path.join(out, "moe_deep.onnx"))
+
+
+def norm(b, x, hidden):
+    square = b.node("Pow", [x, b.number(2.0, np.float32)])
+    mean = b.node("Add", [b.node("ReduceMean", [square, b.ints(-1)], keepdims=1), b.number(1e-6, np.float32)])
+    scaled = b.node("Div", [x, b.node("Sqrt", [mean])])
+    return b.node("Mul", [scaled, b.constant(np.ones(hidden, np.float32))])
+
+
+def attention(b, x, past, layer, hidden, heads, dim):
+    """Heads of one layer with rotary positions left out: the layer is about experts."""
+    project = lambda: b.node("Transpose", [b.node("Reshape", [b.matmul(x, b.weight(hidden, heads * dim)),
+                                                              b.ints(0, 0, heads, dim)])], perm=[0, 2, 1, 3])
+    q, k, v = project(), project(), project()
+    b.nodes.append(helper.make_node("Concat", [f"{past}.{layer}.key", k], [f"present.{layer}.key"], axis=2))
+    b.nodes.append(helper.make_node("Concat", [f"{past}.{layer}.value", v], [f"present.{layer}.value"], axis=2))
+    scores = b.node("MatMul", [q, b.node("Transpose", [f"present.{layer}.key"], perm=[0, 1, 3, 2])])
+    scores = b.node("Mul", [scores, b.number(dim ** -0.5, np.float32)])
+    scores = b.node("Add", [scores, "mask"])
+    y = b.node("MatMul", [b.node("Softmax", [scores], axis=-1), f"present.{layer}.value"])
+    y = b.node("Reshape", [b.node("Transpose", [y], perm=[0, 2, 1, 3]), b.ints(0, 0, heads * dim)])
+    return b.matmul(y, b.weight(heads * dim, hidden))
+
+
+def lm(out, form="loop", hidden=1024, layers=8, experts=32, k=4, inner=704, shared=2816, vocabulary=32000, heads=16):
+    path = os.path.join(out, f"qwen_moe_mini_{form}.onnx")
+    b = Builder(3, path)
+    dim = hidden // heads
+    b.inputs.append(value("input_ids", I64, ["batch", "seq"]))
+    b.inputs.append(value("mask", F32, ["batch", 1, "seq", "total"]))
+    x = b.node("Gather", [b.weight(vocabulary, hidden), "input_ids"], axis=0)
+    for i in range(layers):
+        for part in ("key", "value"):
+            b.inputs.append(value(f"past.{i}.{part}", F32, ["batch", heads, "past", dim]))
+            b.outputs.append(value(f"present.{i}.{part}", F32, ["batch", heads, "total", dim]))
+        x = b.node("Add", [x, attention(b, norm(b, x, hidden), "past", i, hidden, heads, dim)])
+        rows = b.node("Reshape", [norm(b, x, hidden), b.ints(-1, hidden)])
+        y = FORMS[form](b, rows, Experts(b.rng, hidden, experts, inner), k, normalise=True)
+        always = b.mlp(rows, b.weight(hidden, shared), b.weight(hidden, shared), b.weight(shared, hidden))
+        gate = b.node("Sigmoid", [b.matmul(rows, b.weight(hidden, 1))])
+        y = b.node("Add", [y, b.node("Mul", [gate, always])])
+        x = b.node("Add", [x, b.node("Reshape", [y, b.node("Shape", [x])])])
+    logits = b.matmul(norm(b, x, hidden), b.weight(hidden, vocabulary))
+    b.node("Identity", [logits])
+    b.nodes[-1].output[0] = "logits"
+    b.outputs.insert(0, value("logits", F32, ["batch", "seq", vocabulary]))
+    b.save(path, contrib=form == "contrib")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["layer", "lm", "deep", "bench"])
+    parser.add_argument("out")
+    parser.add_argument("--form", choices=list(FORMS), default="loop")
+    options = parser.parse_args()
+    os.makedirs(options.out, exist_ok=True)
+    if options.what == "layer":
+        layer(options.out)
+    elif options.what == "lm":
+        lm(options.out, options.form)
+    elif options.what == "deep":
+        deep(options.out)
+
+
+if __name__ == "__main__":
+    main()
