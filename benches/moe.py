@@ -9,10 +9,9 @@ Needs numpy and onnx; `bench` also onnxruntime, and openvino where it is install
 """
 
 import argparse
-import json
 import os
+import re
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -230,11 +229,92 @@ def lm(out, form="loop", hidden=1024, layers=8, experts=32, k=4, inner=704, shar
     b.save(path, contrib=form == "contrib")
 
 
+def ours(binary, plan, tokens, repeat, threads):
+    command = [binary, "run", plan, "--dim", f"T={tokens}", "--repeat", str(repeat), "--warmup", "2", "--threads", str(threads)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    number, unit = re.search(r"min ([0-9.]+) (ns|us|ms|s),", text).groups()
+    memory = re.search(r"working memory ([0-9.]+ \w+)", text)
+    return float(number) * {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}[unit], memory.group(1) if memory else ""
+
+
+def onnxruntime_runner(path, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"x": x})
+
+
+def openvino_runner(path, threads):
+    import openvino
+
+    core = openvino.Core()
+    model = core.compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"})
+    request = model.create_infer_request()
+    return lambda x: request.infer({0: x})
+
+
+def timed(run, x, repeat):
+    run(x)
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.perf_counter()
+        run(x)
+        best = min(best, time.perf_counter() - start)
+    return best * 1e3
+
+
+def bench(options):
+    """The best of several rounds; contenders take turns, so that other load meets all of them."""
+    layer(options.out)
+    path = lambda form: os.path.join(options.out, f"moe_{form}.onnx")
+    contenders = {}
+    for label, binary in [("fused", options.fastinference), ("unfused", options.unfused)]:
+        for form in FORMS if binary else []:
+            if label == "unfused" and form == "contrib":
+                continue  # the reference evaluation
+            plan = os.path.join(options.out, f"{label}_{form}.plan")
+            subprocess.run([binary, "compile", path(form), "-o", plan, "--force"], check=True, capture_output=True)
+            contenders[f"{label} {form}"] = ("ours", binary, plan)
+    for form in FORMS:
+        contenders[f"onnxruntime {form}"] = ("peer", onnxruntime_runner(path(form), options.threads))
+    try:
+        contenders["OpenVINO loop"] = ("peer", openvino_runner(path("loop"), options.threads))
+    except ImportError:
+        print("openvino is not installed")
+    tokens = [int(t) for t in options.tokens.split(",")]
+    best = {name: {} for name in contenders}
+    memory = {}
+    for _ in range(options.rounds):
+        for t in tokens:
+            x = np.random.default_rng(t).standard_normal((t, 1024), dtype=np.float32)
+            repeat = max(3, min(30, 256 // t))
+            for name, (kind, *how) in contenders.items():
+                if "gathered" in name and "fused gathered" != name and t > options.most_gathered:
+                    continue
+                if kind == "ours":
+                    took, memory[name, t] = ours(*how, t, repeat, options.threads)
+                else:
+                    took = timed(how[0], x, repeat)
+                best[name][t] = min(took, best[name].get(t, float("inf")))
+    print("| ms | " + " | ".join(f"T = {t}" for t in tokens) + " |\n| --- |" + " --- |" * len(tokens))
+    for name, row in best.items():
+        print(f"| {name} | " + " | ".join(f"{row[t]:.2f}" if t in row else "-" for t in tokens) + " |")
+    print("working memory, fused loop: " + ", ".join(f"T = {t}: {memory['fused loop', t]}" for t in tokens))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["layer", "lm", "deep", "bench"])
     parser.add_argument("out")
     parser.add_argument("--form", choices=list(FORMS), default="loop")
+    parser.add_argument("--fastinference", default="target/release/fastinference")
+    parser.add_argument("--unfused", help="a build without the pass, to compare with")
+    parser.add_argument("--tokens", default="1,8,32,128,512")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--most-gathered", type=int, default=32, help="tokens up to which gathered weights are tried unfused")
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
     if options.what == "layer":
@@ -243,6 +323,8 @@ def main():
         lm(options.out, options.form)
     elif options.what == "deep":
         deep(options.out)
+    else:
+        bench(options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 //! Writes what was found as `moe_route`, `expert_index` and two `moe_gemm`.
 
 use super::expert::{Expert, Product, Weight};
+use super::gathered::Alone;
 use super::look::{dims, elements, interior, is_weight, product};
 use super::router::{self, Router};
 use crate::edit::Edit;
@@ -52,6 +53,43 @@ pub(super) fn emit(graph: &mut Graph, cx: &mut Context, rule: &'static str, laye
             Err(miss)
         }
     }
+}
+
+/// Puts one product in its root's place.
+pub(super) fn emit_alone(graph: &mut Graph, cx: &mut Context, root: Value, found: &Alone) -> Result<Value, Miss> {
+    let nodes = interior(graph, root, &[found.x, found.ids]);
+    let mut edit = Edit::new(graph, root, nodes);
+    match build_alone(&mut edit, root, found).and_then(|new| edit.settle(new)) {
+        Ok(new) => {
+            edit.finish();
+            cx.note("gathered-product", graph, new, Ok(()));
+            graph.prune(root.node);
+            Ok(new)
+        }
+        Err(miss) => {
+            edit.abandon();
+            Err(miss)
+        }
+    }
+}
+
+fn build_alone(edit: &mut Edit<'_>, root: Value, found: &Alone) -> Result<Value, Miss> {
+    let x = as_rows(edit, found.x, &found.product)?;
+    let table = weight(edit, &found.product.weight)?;
+    let rows = edit.apply(ExpertIndex { experts: found.experts }, &[found.ids])?;
+    let offsets = Value { node: rows.node, result: 1 };
+    let op = MoeGemm {
+        repeat: found.repeat,
+        kn: found.product.kn,
+        gating: Gating::None,
+        act: None,
+        alpha: None,
+        beta: None,
+        limit: None,
+    };
+    let y = edit.apply(op, &[x, rows, offsets, table])?;
+    let shape = dims(edit.graph, root).ok_or(Miss::Refused("the rank of the result is not known"))?.to_vec();
+    as_shape(edit, y, shape)
 }
 
 fn build(edit: &mut Edit<'_>, layer: &Layer, router: Option<Router>) -> Result<Value, Miss> {

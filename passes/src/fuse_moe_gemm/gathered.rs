@@ -173,3 +173,26 @@ fn rows(graph: &Graph, p: &Product) -> Result<(Value, i64), Miss> {
     let (x, repeat) = repeated_rows(graph, p.x, k).ok_or(unknown)?;
     Ok((x, repeat * p.repeat))
 }
+
+/// A product with gathered weights that is nothing else of a known layer.
+pub(super) struct Alone {
+    pub product: Product,
+    pub x: Value,
+    pub repeat: i64,
+    pub ids: Value,
+    pub experts: i64,
+}
+
+/// The product at `root`, of a weight gathered for every row.
+pub(super) fn find_alone(graph: &Graph, root: Value) -> Result<Alone, Miss> {
+    let space = Gathered::default();
+    let product = expert::product(graph, root, &space).ok_or(Miss::NoEffect)?;
+    let shape = dims(graph, root).ok_or(Miss::NoEffect)?;
+    let rows_each = &shape[shape.len() - 2..];
+    if rows_each.iter().all(|d| d.as_const() != Some(1)) {
+        return Err(Miss::Refused("gathered weights meet more than one row each"));
+    }
+    let (x, repeat) = rows(graph, &product)?;
+    let ids = space.ids.get().ok_or(Miss::NoEffect)?;
+    Ok(Alone { product, x, repeat, ids, experts: space.experts.get().unwrap_or(0) as i64 })
+}
