@@ -5,12 +5,14 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+mod kernels;
 mod tidy;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
   check   formatting, clippy and tidy: what must hold before a commit
   test    every test of the workspace
+  kernels compile the device kernels for AMD, check them, and write docs/kernels.md (with --check, compare it)
   tidy    the rules of the tree that the compiler doesn't know
   ops     measure which operators the cases below some folders pass, and rewrite docs/ops.md: `ops FOLDER...`
   bless   run the tests with BLESS=1, so that golden files are rewritten; read the diff";
@@ -22,6 +24,8 @@ fn main() -> ExitCode {
         ["test"] => test(&[]),
         ["tidy"] => tidy::run(&root()),
         ["ops", ref folders @ ..] => ops(folders),
+        ["kernels"] => kernels::run(&root(), false),
+        ["kernels", "--check"] => kernels::run(&root(), true),
         ["bless"] => test(&[("BLESS", "1")]),
         _ => {
             eprintln!("{USAGE}");

@@ -12,19 +12,34 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-/// The simulator, or `None`, with a note, where nothing can compile it.
+/// The simulator, or `None`, with a note, where nothing can compile it. `HIP_TEST_DEVICE=hip:0` names a GPU instead: the same
+/// tests then run there, and a GPU that cannot be opened fails them.
 pub fn simulator(test: &str) -> Option<&'static Hip> {
     static ONE: OnceLock<Option<Hip>> = OnceLock::new();
-    let found = ONE.get_or_init(|| {
-        Compiler::find(Platform::Simulator).ok()?;
-        let device = Device::open(Platform::Simulator, 0).expect("the simulator is always there");
-        let store = CodeStore::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels"));
-        Some(Hip::new(device, store, Arc::new(Cpu)))
+    let found = ONE.get_or_init(|| match std::env::var("HIP_TEST_DEVICE") {
+        Ok(name) => Some(gpu(&name)),
+        Err(_) => {
+            Compiler::find(Platform::Simulator).ok()?;
+            Some(on(Device::open(Platform::Simulator, 0).expect("the simulator is always there")))
+        }
     });
     if found.is_none() {
         println!("{test} is skipped: no C++ compiler is here to make the simulator");
     }
     found.as_ref()
+}
+
+fn gpu(name: &str) -> Hip {
+    let number = name.strip_prefix("hip:").and_then(|n| n.parse().ok()).expect("HIP_TEST_DEVICE is hip:NUMBER");
+    let nvidia = |amd| Device::open(Platform::Nvidia, number).map_err(|e| format!("AMD: {amd}; NVIDIA: {e}"));
+    on(Device::open(Platform::Amd, number).or_else(nvidia).unwrap_or_else(|e| panic!("{e}")))
+}
+
+fn on(device: Device) -> Hip {
+    // A binary that is run on another machine does not find the folder that it was built in.
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = if built.is_dir() { built.join("kernels") } else { "kernels".into() };
+    Hip::new(device, CodeStore::new(folder), Arc::new(Cpu))
 }
 
 /// A small generator, so that a failure repeats.
