@@ -3,13 +3,16 @@
 //! A [`Lowering`] is made from types when a plan is made, and again when it is loaded; once sizes are numbers it says which
 //! kernels are called with what. An operator without one runs on the host, for the reason given here.
 
+mod attention;
 mod copy;
 mod gather;
 mod linear;
 mod map;
 mod matmul;
+mod moe;
 mod norm;
 mod reduce;
+mod rope;
 mod softmax;
 
 use ir::{CoreOp, DType, Dim, Op, TensorType};
@@ -30,6 +33,8 @@ pub(crate) enum Of {
     In(usize),
     /// A result.
     Out(usize),
+    /// Memory of its own, whose content means nothing before and after.
+    Scratch,
 }
 
 pub(crate) fn input(i: usize) -> Memory {
@@ -38,6 +43,10 @@ pub(crate) fn input(i: usize) -> Memory {
 
 pub(crate) fn output(i: usize) -> Memory {
     Memory { of: Of::Out(i), offset: 0 }
+}
+
+pub(crate) fn scratch(offset: i64) -> Memory {
+    Memory { of: Of::Scratch, offset }
 }
 
 /// Concrete sizes of one node.
@@ -61,6 +70,11 @@ pub(crate) trait Lowering: Send + Sync {
     /// Expressions over the symbols whose values it needs.
     fn numbers(&self) -> Vec<Dim> {
         vec![]
+    }
+
+    /// Bytes of memory that it needs beside operands and results.
+    fn scratch(&self) -> Option<Dim> {
+        None
     }
 
     /// The operand whose memory the first result may take.
@@ -147,6 +161,7 @@ pub(crate) fn call(made: Option<Call<Memory>>) -> Call<Memory> {
 pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
     let Op::CoreOp(op) = op else { return Err("it is an operator of the host") };
     match op {
+        CoreOp::Attention(op) => attention::attention(op, types),
         CoreOp::Binary(_)
         | CoreOp::Cast(_)
         | CoreOp::Compare(_)
@@ -155,13 +170,17 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         | CoreOp::Unary(_) => map::map(op, types),
         CoreOp::Concat(op) => copy::concat(op, types),
         CoreOp::Expand(_) => copy::expand(types),
+        CoreOp::ExpertIndex(op) => moe::expert_index(op, types),
         CoreOp::Gather(op) => gather::gather(op, types),
         CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
+        CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
+        CoreOp::MoeRoute(op) => moe::moe_route(op, types),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => copy::reshape(types),
         CoreOp::RmsNorm(op) => norm::rms_norm(op, types),
+        CoreOp::Rope(op) => rope::rope(op, types),
         CoreOp::Slice(op) => copy::slice(op, types),
         CoreOp::Softmax(op) => softmax::softmax(op, types),
         CoreOp::Transpose(op) => copy::transpose(op, types),

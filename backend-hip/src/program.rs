@@ -45,6 +45,8 @@ pub(crate) struct KernelStep {
     pub(crate) about: StepKernel,
     pub(crate) lowering: Box<dyn Lowering>,
     pub(crate) numbers: Vec<Dim>,
+    /// Memory beside operands and results, and how much.
+    pub(crate) scratch: Option<(Loc, Dim)>,
     pub(crate) ins: Vec<Operand>,
     pub(crate) outs: Vec<Operand>,
 }
@@ -159,7 +161,8 @@ impl Program {
         let about = about(lowering.name());
         let numbers = lowering.numbers();
         self.device_weights.extend(weights);
-        Ok(Instr::Kernel(KernelStep { about, numbers, lowering, ins, outs }))
+        let scratch = launch.scratch.map(|b| (Place::Buffer(b).into(), launch.scratch_bytes.clone()));
+        Ok(Instr::Kernel(KernelStep { about, numbers, scratch, lowering, ins, outs }))
     }
 
     /// Every step that computes something.
@@ -206,9 +209,8 @@ fn device_buffers(entry: &Entry) -> Result<Vec<bool>, LoadError> {
                 _ => {}
             }
         }
-        if launch.scratch.is_some() {
-            let reason = "no kernel here has scratch memory".to_string();
-            return Err(LoadError::Step { node: launch.node.clone(), reason });
+        if let Some(b) = launch.scratch {
+            of[b.0 as usize].get_or_insert(device);
         }
     }
     // What only copies touch is on the other side of what they connect.

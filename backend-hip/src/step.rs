@@ -28,6 +28,7 @@ pub(crate) struct Span {
 pub(crate) struct Spans {
     pub(crate) ins: Vec<Span>,
     pub(crate) outs: Vec<Span>,
+    pub(crate) scratch: Span,
     /// The step's report of indices out of range.
     pub(crate) report: u64,
 }
@@ -58,6 +59,7 @@ fn bind_call(call: &Call<Memory>, spans: &Spans, modules: &Modules) -> Result<Bo
     let span = |m: &Memory| match m.of {
         Of::In(i) => spans.ins[i],
         Of::Out(i) => spans.outs[i],
+        Of::Scratch => spans.scratch,
     };
     for (memory, write, bytes) in call.extents() {
         if write && matches!(memory.of, Of::In(_)) {

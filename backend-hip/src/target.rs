@@ -43,12 +43,16 @@ impl Target for Planner {
         }
         // A body runs as a whole on the host.
         let chosen = if plan.in_body() { Err("it is in a body") } else { lowering(graph, node, op) };
-        let (kernel, stream, memory, in_place) = match &chosen {
-            Ok(lowering) => (lowering.name(), COMPUTE, Memory::DEVICE, lowering.in_place()),
-            Err(_) => (HOST_KERNEL, Stream::HOST, Memory::HOST, None),
+        let (kernel, options) = match &chosen {
+            Ok(lowering) => {
+                let (stream, memory) = (Some(COMPUTE), Memory::DEVICE);
+                let (scratch, in_place) = (lowering.scratch(), lowering.in_place());
+                (lowering.name(), LaunchOptions { stream, scratch, in_place, memory })
+            }
+            Err(_) => (HOST_KERNEL, LaunchOptions::default()),
         };
-        graph.operands(node).iter().for_each(|v| plan.bring(*v, memory));
-        plan.launch(node, kernel, LaunchOptions { stream: Some(stream), memory, in_place, ..LaunchOptions::default() })
+        graph.operands(node).iter().for_each(|v| plan.bring(*v, options.memory));
+        plan.launch(node, kernel, options)
     }
 }
 

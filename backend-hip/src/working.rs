@@ -113,7 +113,15 @@ impl Working {
             };
             Ok(Span { address, len })
         };
+        let scratch = match &step.scratch {
+            Some((loc, bytes)) => Span {
+                address: self.device.address() + self.offset(loc, binding).map_err(text)? as u64,
+                len: binding.eval(bytes).map_err(text)?,
+            },
+            None => Span { address: 0, len: 0 },
+        };
         let spans = Spans {
+            scratch,
             ins: step.ins.iter().zip(&ins).map(span).collect::<Result<_, _>>()?,
             outs: step.outs.iter().zip(&outs).map(span).collect::<Result<_, _>>()?,
             report: self.report_of[at].map_or(0, |i| self.reports.address() + (i * REPORT) as u64),

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use backend_cpu::Cpu;
-use backend_hip::{CodeStore, DeviceError, Hip, Planner, Platform};
+use backend_hip::{CodeStore, Compiler, DeviceError, Hip, Planner, Platform};
 use plan::Target;
 use runtime::Backend;
 use std::fmt;
@@ -117,6 +117,42 @@ fn open_gpu(ordinal: usize) -> Result<backend_hip::Device, DeviceError> {
     };
     backend_hip::Device::open(Platform::Nvidia, ordinal)
         .map_err(|nvidia| DeviceError::Missing(format!("AMD: {amd}; NVIDIA: {nvidia}")))
+}
+
+/// What the HIP backend finds on this machine, a line per platform; where something is missing, what it is.
+pub fn examine_devices() -> Vec<String> {
+    let mut lines = vec![];
+    for (platform, name) in [(Platform::Amd, "AMD"), (Platform::Nvidia, "NVIDIA")] {
+        let count = match backend_hip::Device::count(platform) {
+            Ok(count) => count,
+            Err(e) => {
+                lines.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        let found = (0..count).map(|n| match backend_hip::Device::open(platform, n) {
+            Ok(device) => {
+                let memory = device.memory().map_or(String::new(), |(_, all)| format!(", {} MiB", all >> 20));
+                format!("{name}: hip:{n} is {} ({}{memory})", device.name(), device.arch())
+            }
+            Err(e) => format!("{name}: device {n}: {e}"),
+        });
+        lines.extend(found);
+        if count == 0 {
+            lines.push(format!("{name}: the driver is there, but sees no device"));
+        } else {
+            lines.push(compiler(platform, name));
+        }
+    }
+    lines.push(compiler(Platform::Simulator, "simulator"));
+    lines
+}
+
+fn compiler(platform: Platform, name: &str) -> String {
+    match Compiler::find(platform) {
+        Ok(compiler) => format!("{name}: kernels are compiled by {}", compiler.version()),
+        Err(e) => format!("{name}: {e}"),
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ mod random;
 pub use backend_hip::{HOST_KERNEL, why_on_host};
 pub use batch::{BatchGenerator, BatchOptions};
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
-pub use device::{Device, DeviceOptions};
+pub use device::{Device, DeviceOptions, examine_devices};
 pub use error::Error;
 pub use generate::{GenerateOptions, Generated, Generator};
 pub use importer;

@@ -33,8 +33,22 @@ fn hip_samples_agree_with_the_reference() {
 #[test]
 fn hip_kernels_are_used_where_they_are_meant_to_be() {
     let Some(hip) = simulator("hip_kernels_are_used_where_they_are_meant_to_be") else { return };
-    let device =
-        ["binary", "compare", "concat", "expand", "gather", "linear", "map", "select", "softmax", "transpose", "unary"];
+    let device = [
+        "binary",
+        "compare",
+        "concat",
+        "expand",
+        "expert_index",
+        "gather",
+        "linear",
+        "map",
+        "moe_route",
+        "rope",
+        "select",
+        "softmax",
+        "transpose",
+        "unary",
+    ];
     for op in CORE_TABLE.iter().filter(|op| device.contains(&op.name)) {
         for sample in op.samples {
             let loaded = common::load(hip, &text::parse(sample).unwrap());

@@ -22,7 +22,7 @@ struct Findings {
     version: &'static str,
     system: String,
     device: &'static str,
-    hip: &'static str,
+    hip: Vec<String>,
     cores: usize,
     cpu_features: Vec<&'static str>,
     kernels: &'static str,
@@ -45,7 +45,7 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     let memory = |n: Option<u64>| n.map_or_else(|| "unknown".into(), units::bytes);
     writeln!(out, "fastinference {} on {}", f.version, f.system)?;
     writeln!(out, "  device    {} (what --device auto takes)", f.device)?;
-    writeln!(out, "  hip       {}", f.hip)?;
+    f.hip.iter().try_for_each(|line| writeln!(out, "  hip       {line}"))?;
     writeln!(out, "  cores     {}", f.cores)?;
     writeln!(out, "  features  {}", if f.cpu_features.is_empty() { "none".into() } else { f.cpu_features.join(" ") })?;
     writeln!(out, "  kernels   {}", f.kernels)?;
@@ -72,10 +72,7 @@ fn examine() -> Findings {
         version: env!("CARGO_PKG_VERSION"),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         device: "cpu",
-        hip: match Path::new("/dev/kfd").exists() {
-            true => "an AMD GPU driver is loaded, but the HIP backend is not built yet",
-            false => "no AMD GPU driver is loaded, and the HIP backend is not built yet",
-        },
+        hip: fastinference::examine_devices(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         cpu_features,
         kernels,

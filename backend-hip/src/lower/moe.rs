@@ -1,0 +1,223 @@
+//! Mixtures of experts: `moe_route`, `expert_index` and `moe_gemm`, whose products lie in scratch memory, in f32, until they are
+//! gated, weighted and summed.
+
+use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, input, output, scratch};
+use ir::Dim;
+use ir::ops::{ActivationFn, ExpertIndex, Gating, MoeGemm, MoeRoute, RouterScore};
+use kernels::{Element, table};
+
+/// Bytes of a product.
+const F32: i64 = 4;
+
+struct Route {
+    op: MoeRoute,
+    element: Element,
+    has_bias: bool,
+}
+
+pub(super) fn moe_route(op: &MoeRoute, types: &Types<'_>) -> Chosen {
+    let element = types.element(0)?;
+    let float = matches!(element, Element::F32 | Element::F16 | Element::BF16);
+    let has_bias = types.input(1).is_some();
+    if !float || has_bias && types.element(1)? != element {
+        return Err("its element types differ, or are not f32, f16 or bf16");
+    }
+    let [_, experts] = types.dims(0)? else { return Err("its logits are not [rows, experts]") };
+    match experts.as_const() {
+        Some(n) if n <= 1024 && op.k <= 64 => Ok(Box::new(Route { op: op.clone(), element, has_bias })),
+        _ => Err("it has more than 1024 experts or chooses more than 64"),
+    }
+}
+
+impl Lowering for Route {
+    fn name(&self) -> &'static str {
+        "moe_route"
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["moe"]
+    }
+
+    fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
+        let (rows, experts) = (sizes.ins[0][0] as i64, sizes.ins[0][1] as i64);
+        if rows == 0 {
+            return Ok(vec![]);
+        }
+        let score = match self.op.score {
+            RouterScore::Softmax => 0,
+            RouterScore::Sigmoid => 1,
+            RouterScore::Chosen => 2,
+        };
+        let bias = if self.has_bias { input(1) } else { input(0) };
+        let (renormalise, has_bias) = (i64::from(self.op.renormalise), i64::from(self.has_bias));
+        let (k, eps, scale) = (self.op.k, self.op.eps, self.op.scale);
+        let (ids, weights) = (output(0), output(1));
+        let made = table::moe_route(
+            self.element,
+            input(0),
+            bias,
+            ids,
+            weights,
+            rows,
+            experts,
+            k,
+            score,
+            renormalise,
+            has_bias,
+            eps,
+            scale,
+        );
+        Ok(vec![call(made)])
+    }
+}
+
+struct Index {
+    experts: i64,
+    element: Element,
+}
+
+pub(super) fn expert_index(op: &ExpertIndex, types: &Types<'_>) -> Chosen {
+    match types.element(0)? {
+        element @ (Element::I64 | Element::I32) if op.experts <= 1024 => {
+            types.dims(0)?;
+            Ok(Box::new(Index { experts: op.experts, element }))
+        }
+        _ => Err("its ids are of another type, or it has more than 1024 experts"),
+    }
+}
+
+impl Lowering for Index {
+    fn name(&self) -> &'static str {
+        "expert_index"
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["moe"]
+    }
+
+    fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
+        let pairs = sizes.ins[0].iter().product::<usize>() as i64;
+        let made = table::expert_index(self.element, input(0), output(0), output(1), pairs, self.experts);
+        Ok(vec![call(made)])
+    }
+}
+
+struct Gemm {
+    op: MoeGemm,
+    x: Element,
+    w: Element,
+    v: Option<Element>,
+    /// Whether there are biases of w and of v, and weights.
+    has: [bool; 3],
+    act: i64,
+    /// Bytes of the products of w, and of all.
+    bytes: Dim,
+}
+
+pub(super) fn moe_gemm(op: &MoeGemm, types: &Types<'_>) -> Chosen {
+    let (x, w) = (types.element(0)?, types.element(3)?);
+    let float = |e: Element| matches!(e, Element::F32 | Element::F16 | Element::BF16);
+    let v = types.input(5).map(|_| types.element(5)).transpose()?;
+    let has = [types.input(4), types.input(6), types.input(7)].map(|t| t.is_some());
+    let sides = [4, 6, 7].iter().filter(|i| types.input(**i).is_some());
+    let alike = sides.map(|i| types.element(*i)).all(|e| e == Ok(x));
+    let index = |i: usize| types.element(i) == Ok(Element::I32);
+    if !float(x) || !float(w) || v.is_some_and(|v| !float(v)) || !alike || !index(1) || !index(2) {
+        return Err("its element types differ, or are not f32, f16 or bf16");
+    }
+    let act = match op.act {
+        None => 0,
+        Some(ActivationFn::Silu) => 1,
+        Some(ActivationFn::Gelu) => 2,
+        Some(ActivationFn::Relu) => 3,
+        Some(_) => return Err("the kernel does not have its activation"),
+    };
+    let ([pairs], [_, a, b]) = (types.dims(1)?, types.dims(3)?) else { return Err("its operands are not matrices") };
+    let outputs = if op.kn { b } else { a };
+    let second = if v.is_some() { 2 } else { 1 };
+    let bytes = pairs * outputs * F32 * second;
+    Ok(Box::new(Gemm { op: op.clone(), x, w, v, has, act, bytes }))
+}
+
+impl Lowering for Gemm {
+    fn name(&self) -> &'static str {
+        "moe_gemm"
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["moe"]
+    }
+
+    fn scratch(&self) -> Option<Dim> {
+        Some(self.bytes.clone())
+    }
+
+    fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
+        let (x, w) = (&sizes.ins[0], &sizes.ins[3]);
+        let pairs = sizes.ins[1][0] as i64;
+        let (outputs, k) = if self.op.kn { (w[2], w[1]) } else { (w[1], w[2]) };
+        let (experts, outputs, k) = (w[0] as i64, outputs as i64, k as i64);
+        let tokens = x[..x.len() - 1].iter().product::<usize>() as i64;
+        let y = &sizes.outs[0];
+        if y.contains(&0) || pairs == 0 {
+            return Ok(vec![]);
+        }
+        let rows = |w_type: Element, w: usize, bias: usize, has_bias: bool, to: i64| {
+            let bias = if has_bias { input(bias) } else { input(0) };
+            let (kn, has_bias) = (i64::from(self.op.kn), i64::from(has_bias));
+            let (x, rows, offsets) = (input(0), input(1), input(2));
+            call(table::moe_rows(
+                self.x,
+                w_type,
+                x,
+                rows,
+                offsets,
+                input(w),
+                bias,
+                scratch(to),
+                pairs,
+                tokens,
+                self.op.repeat.max(1),
+                experts,
+                outputs,
+                k,
+                kn,
+                has_bias,
+            ))
+        };
+        let mut calls = vec![rows(self.w, 3, 4, self.has[0], 0)];
+        let second = pairs * outputs * F32;
+        if let Some(v) = self.v {
+            calls.push(rows(v, 5, 6, self.has[1], second));
+        }
+        let gating = match (self.op.gating, self.v) {
+            (Gating::None, None) => 0,
+            (Gating::Interleaved, _) => 1,
+            (Gating::Halves, _) => 2,
+            (Gating::None, Some(_)) => 3,
+        };
+        let n = y[1] as i64;
+        let results = y[0] as i64;
+        let has_weights = self.has[2];
+        let weights = if has_weights { input(7) } else { input(0) };
+        calls.push(call(table::moe_finish(
+            self.x,
+            scratch(0),
+            scratch(if self.v.is_some() { second } else { 0 }),
+            weights,
+            output(0),
+            results,
+            pairs / results,
+            n,
+            gating,
+            self.act,
+            outputs,
+            i64::from(gating == 3),
+            i64::from(has_weights),
+            self.op.alpha.unwrap_or(1.0),
+            self.op.beta.unwrap_or(0.0),
+            self.op.limit.unwrap_or(f32::INFINITY),
+        )));
+        Ok(calls)
+    }
+}
