@@ -197,7 +197,7 @@ fn share(edit: &mut Edit<'_>, id: NodeId) -> Result<Value, Miss> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check_doc_example, check_refused, rewritten};
+    use crate::testing::{check_doc_example, check_refused, check_unchanged, rewritten};
 
     #[test]
     fn doc_example() {
@@ -271,6 +271,19 @@ mod tests {
             copies("v")
         );
         assert_eq!(rewritten(&PASS, &text), "%y = attention(%q, %k, %v) {scale = 0.5}");
+    }
+
+    #[test]
+    fn keeps_copies_that_are_not_neighbours() {
+        let text = "
+graph @g(%q: f32[B, 6, S, 8], %k: f32[B, 2, T, 8]) {
+  %k5 = reshape(%k) {shape = [B, 1, 2, T, 8]} : f32[B, 1, 2, T, 8]
+  %kx = expand(%k5) {shape = [B, 3, 2, T, 8]} : f32[B, 3, 2, T, 8]
+  %k6 = reshape(%kx) {shape = [B, 6, T, 8]} : f32[B, 6, T, 8]
+  %y = attention(%q, %k6, %k6) {scale = 0.5} : f32[B, 6, S, 8]
+  return %y
+}";
+        check_unchanged(&PASS, text);
     }
 
     #[test]

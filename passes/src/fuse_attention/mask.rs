@@ -302,6 +302,16 @@ mod tests {
     }
 
     #[test]
+    fn positions_behind_a_past_need_no_offset() {
+        let text = "graph @g(%q: f32[B, 2, S, 4], %k: f32[B, 2, S, 4], %pk: f32[B, 2, P, 4]) { \
+            %keys = range() {length = P + S, start = 0, step = 1} %rows1 = range() {length = S, start = P, step = 1} \
+            %rows = reshape(%rows1) {shape = [S, 1]} %mask = le(%keys, %rows) \
+            %y, %nk, %nv = attention(%q, %k, %k, %mask, %pk, %pk) {present = true} return %y, %nk, %nv }";
+        let expected = "%y, %nk, %nv = attention(%q, %k, %k, _, %pk, %pk) {causal = true, present = true}";
+        assert!(rewritten(&PASS, text).starts_with(expected), "{}", rewritten(&PASS, text));
+    }
+
+    #[test]
     fn windows_of_the_last_keys() {
         let near =
             "%four = const [4] : i64[] %edge = sub(%rows, %four) %near = gt(%keys, %edge) %mask = and(%near, %earlier)";
