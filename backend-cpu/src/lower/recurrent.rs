@@ -2,11 +2,13 @@
 //! product with the state and a cell.
 
 use crate::kernel::{Call, CallDims, Chosen, Kernel, Types, View};
-use crate::kernels::gemm::{self, Epilogue, Strided};
+use crate::kernels::gemm::{self, Epilogue, Panels, Rows, Strided};
 use crate::kernels::lstm::{gru_cell_linear, gru_gates, gru_update, lstm_cell};
+use crate::kernels::pack;
 use crate::kernels::pool::{MatMut, Pool};
 use ir::DType;
 use ir::ops::{ActivationFn, Direction, EvalError, Gru, Lstm};
+use ir::tensor::{Aligned, Memory};
 
 /// Products below which a step's product is not worth waking threads.
 const SERIAL: usize = 1 << 18;
@@ -51,20 +53,51 @@ impl Sizes {
     /// Scratch elements of the products with `gates` gates.
     fn product_scratch(&self, pool: &Pool, gates: usize) -> usize {
         let n = gates * self.hidden;
-        let input = gemm::matmul_scratch(pool, self.steps * self.batch, n, self.input);
-        input.max(gemm::matmul_scratch(pool, self.batch, n, self.hidden))
+        let product = |m: usize, n: usize, k: usize| {
+            gemm::matmul_scratch(pool, m, n, k).max(gemm::linear_scratch(pool, m, n, k))
+        };
+        let state = [n, n - self.hidden, self.hidden].map(|n| product(self.batch, n, self.hidden));
+        state.into_iter().fold(product(self.steps * self.batch, n, self.input), usize::max)
     }
 }
 
-/// `y = x w^T + bias`, `x` of `rows` rows of `k`, `w` of `n` rows of `k`.
-#[allow(clippy::too_many_arguments, reason = "a product has this many sizes")]
+/// Some outputs of a constant weight `[D, rows, k]` in panels, per direction: a product by few rows then streams them without
+/// sums across lanes.
+#[derive(Default)]
+struct Packed(Vec<Aligned>);
+
+impl Packed {
+    /// Of rows `first .. first + n`.
+    fn new(w: Option<View<'_>>, first: usize, n: usize) -> Packed {
+        let Some((w, &[directions, rows, k])) = w.map(|w| (w, w.dims)) else { return Packed::default() };
+        let pack = |d: usize| {
+            let mut panels = Aligned::zeroed(pack::panel_elems(n, k) * 4);
+            let from = &w.as_slice::<f32>()[(d * rows + first) * k..][..n * k];
+            pack::pack_panels(from, n, k, pack::Layout::Nk, bytemuck::cast_slice_mut(panels.bytes_mut()));
+            panels
+        };
+        Packed((0..directions).map(pack).collect())
+    }
+
+    /// The panels of a direction, else the rows.
+    fn of<'a>(&'a self, d: usize, rows: &'a [f32]) -> Weight<'a> {
+        self.0.get(d).map_or(Weight::Rows(rows), |panels| Weight::Panels(bytemuck::cast_slice(panels.bytes())))
+    }
+}
+
+/// A weight of `n` outputs and `k` inputs.
+enum Weight<'a> {
+    Rows(&'a [f32]),
+    Panels(&'a [f32]),
+}
+
+/// `y = x w^T + bias`, `x` of rows of `k`, `w` of `n` outputs.
 fn product(
     pool: &Pool,
     x: &[f32],
-    w: &[f32],
+    w: &Weight<'_>,
     bias: Option<&[f32]>,
-    n: usize,
-    k: usize,
+    [n, k]: [usize; 2],
     y: &mut [f32],
     scratch: &mut [f32],
 ) {
@@ -74,7 +107,15 @@ fn product(
     let epilogue = Epilogue { bias, ..Epilogue::NONE };
     let rows = y.len() / n;
     let y = MatMut::new(y, rows, n, n);
-    gemm::matmul(pool, k, Strided::matrix(x, k), Strided::matrix(w, k).transposed(), &epilogue, y, scratch);
+    match w {
+        Weight::Rows(w) => {
+            gemm::matmul(pool, k, Strided::matrix(x, k), Strided::matrix(w, k).transposed(), &epilogue, y, scratch);
+        }
+        Weight::Panels(w) => {
+            let x = Rows::new(&x[..rows * k], rows, k, k);
+            gemm::linear(pool, x, Panels::new(w, n, k), &epilogue, y, scratch);
+        }
+    }
 }
 
 /// Steps of each sequence of the batch, and the order of steps.
@@ -137,6 +178,8 @@ struct LstmKernel {
     direction: Direction,
     clip: f32,
     batch_first: bool,
+    w: Packed,
+    r: Packed,
     /// Runs small products.
     serial: Pool,
 }
@@ -147,6 +190,8 @@ pub(super) fn lstm(op: &Lstm, types: &Types<'_>) -> Chosen {
         direction: op.direction,
         clip: op.clip.unwrap_or(f32::INFINITY),
         batch_first: op.batch_first,
+        w: Packed::default(),
+        r: Packed::default(),
         serial: Pool::new(1),
     };
     let plain = usual(&op.activations, &[Sigmoid, Tanh, Tanh]) && !op.input_forget;
@@ -156,6 +201,13 @@ pub(super) fn lstm(op: &Lstm, types: &Types<'_>) -> Chosen {
 impl Kernel for LstmKernel {
     fn name(&self) -> &'static str {
         "lstm"
+    }
+
+    fn prepare(&mut self, constants: &[Option<View<'_>>]) {
+        [self.w, self.r] = [1, 2].map(|i| {
+            let weight = constants.get(i).copied().flatten();
+            Packed::new(weight, 0, weight.map_or(0, |w| w.dims[1]))
+        });
     }
 
     fn scratch_words(&self, pool: &Pool, dims: &CallDims<'_>) -> usize {
@@ -191,12 +243,13 @@ impl Kernel for LstmKernel {
                 Some((a, b)) => sum.iter_mut().zip(a.iter().zip(b)).for_each(|(s, (a, b))| *s = a + b),
                 None => sum.fill(0.0),
             }
-            product(call.pool, x, &w[d * n * s.input..][..n * s.input], Some(sum), n, s.input, projected, scratch);
+            let w = self.w.of(d, &w[d * n * s.input..][..n * s.input]);
+            product(call.pool, x, &w, Some(sum), [n, s.input], projected, scratch);
             initial(&s, d, h0, h);
             initial(&s, d, c0, c);
-            let r = &r[d * n * hidden..][..n * hidden];
+            let r = self.r.of(d, &r[d * n * hidden..][..n * hidden]);
             for i in 0..s.steps {
-                product(small, h, r, None, n, hidden, gates, scratch);
+                product(small, h, &r, None, [n, hidden], gates, scratch);
                 for b in 0..s.batch {
                     let Some(t) = lengths.time(reverse, b, i) else { continue };
                     let gates = &mut gates[b * n..][..n];
@@ -218,6 +271,9 @@ struct GruKernel {
     direction: Direction,
     linear_before_reset: bool,
     batch_first: bool,
+    w: Packed,
+    /// All gates, or the first two and the candidate.
+    r: [Packed; 2],
     /// Runs small products.
     serial: Pool,
 }
@@ -228,6 +284,8 @@ pub(super) fn gru(op: &Gru, types: &Types<'_>) -> Chosen {
         direction: op.direction,
         linear_before_reset: op.linear_before_reset,
         batch_first: op.batch_first,
+        w: Packed::default(),
+        r: Default::default(),
         serial: Pool::new(1),
     };
     let plain = usual(&op.activations, &[Sigmoid, Tanh]) && op.clip.is_none();
@@ -237,6 +295,16 @@ pub(super) fn gru(op: &Gru, types: &Types<'_>) -> Chosen {
 impl Kernel for GruKernel {
     fn name(&self) -> &'static str {
         "gru"
+    }
+
+    fn prepare(&mut self, constants: &[Option<View<'_>>]) {
+        let [w, r] = [1, 2].map(|i| constants.get(i).copied().flatten());
+        self.w = Packed::new(w, 0, w.map_or(0, |w| w.dims[1]));
+        let hidden = r.map_or(0, |r| r.dims[2]);
+        self.r = match self.linear_before_reset {
+            true => [Packed::new(r, 0, 3 * hidden), Packed::default()],
+            false => [Packed::new(r, 0, 2 * hidden), Packed::new(r, 2 * hidden, hidden)],
+        };
     }
 
     fn scratch_words(&self, pool: &Pool, dims: &CallDims<'_>) -> usize {
@@ -274,13 +342,16 @@ impl Kernel for GruKernel {
             for part in [from_input, from_state.filter(|_| !self.linear_before_reset)].into_iter().flatten() {
                 sum.iter_mut().zip(part).for_each(|(s, b)| *s += b);
             }
-            product(call.pool, x, &w[d * n * s.input..][..n * s.input], Some(sum), n, s.input, projected, scratch);
+            let w = self.w.of(d, &w[d * n * s.input..][..n * s.input]);
+            product(call.pool, x, &w, Some(sum), [n, s.input], projected, scratch);
             initial(&s, d, h0, h);
             let r = &r[d * n * hidden..][..n * hidden];
             let (r_gates, r_candidate) = r.split_at(2 * hidden * hidden);
+            let (r_gates, r_candidate) = (self.r[0].of(d, r_gates), self.r[1].of(d, r_candidate));
+            let r = self.r[0].of(d, r);
             for i in 0..s.steps {
                 if self.linear_before_reset {
-                    product(small, h, r, from_state, n, hidden, gates, scratch);
+                    product(small, h, &r, from_state, [n, hidden], gates, scratch);
                     for b in 0..s.batch {
                         let Some(t) = lengths.time(reverse, b, i) else { continue };
                         let h = &mut h[b * hidden..][..hidden];
@@ -290,7 +361,7 @@ impl Kernel for GruKernel {
                     continue;
                 }
                 let zr = &mut gates[..s.batch * 2 * hidden];
-                product(small, h, r_gates, None, 2 * hidden, hidden, zr, scratch);
+                product(small, h, &r_gates, None, [2 * hidden, hidden], zr, scratch);
                 reset.fill(0.0);
                 for b in 0..s.batch {
                     let Some(t) = lengths.time(reverse, b, i) else { continue };
@@ -299,7 +370,7 @@ impl Kernel for GruKernel {
                     zr.iter_mut().zip(row).for_each(|(g, p)| *g += p);
                     gru_gates(hidden, zr, &h[b * hidden..][..hidden], &mut reset[b * hidden..][..hidden]);
                 }
-                product(small, reset, r_candidate, None, hidden, hidden, candidate, scratch);
+                product(small, reset, &r_candidate, None, [hidden, hidden], candidate, scratch);
                 for b in 0..s.batch {
                     let Some(t) = lengths.time(reverse, b, i) else { continue };
                     let candidate = &mut candidate[b * hidden..][..hidden];

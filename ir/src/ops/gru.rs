@@ -22,8 +22,8 @@ op! {
 impl OpSpec for Gru {
     const NAME: &'static str = "gru";
     const SAMPLES: &'static [&'static str] = &[
-        "graph @g(%x: f32[S, B, 5], %w: f32[2, 9, 5], %r: f32[2, 9, 3], %b: f32[2, 18]) { %y, %h = gru(%x, %w, %r, %b) {direction = bidirectional, activations = [sigmoid, tanh, sigmoid, tanh], alphas = [], betas = [], linear_before_reset = true} return %y, %h }",
-        "graph @g(%x: f32[B, S, 5], %w: f32[1, 9, 5], %r: f32[1, 9, 3], %n: i32[B], %h0: f32[B, 1, 3]) { %y, %h = gru(%x, %w, %r, _, %n, %h0) {direction = forward, activations = [sigmoid, tanh], alphas = [], betas = [], batch_first = true} return %y, %h }",
+        "graph @g(%x: f32[S, B, 5], %w: f32[2, 9, 5], %wr: f32[2, 9, 3], %b: f32[2, 18]) { %y, %h = gru(%x, %w, %wr, %b) {direction = bidirectional, activations = [sigmoid, tanh, sigmoid, tanh], alphas = [], betas = [], linear_before_reset = true} return %y, %h }",
+        "graph @g(%x: f32[B, S, 5], %w: f32[1, 9, 5], %wr: f32[1, 9, 3], %n: i32[B], %h0: f32[B, 1, 3]) { %y, %h = gru(%x, %w, %wr, _, %n, %h0) {direction = forward, activations = [sigmoid, tanh], alphas = [], betas = [], batch_first = true} return %y, %h }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {

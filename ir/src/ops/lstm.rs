@@ -24,9 +24,9 @@ op! {
 impl OpSpec for Lstm {
     const NAME: &'static str = "lstm";
     const SAMPLES: &'static [&'static str] = &[
-        "graph @g(%x: f32[S, B, 5], %w: f32[1, 12, 5], %r: f32[1, 12, 3], %b: f32[1, 24]) { %y, %h, %c = lstm(%x, %w, %r, %b) {direction = forward, activations = [sigmoid, tanh, tanh], alphas = [], betas = []} return %y, %h, %c }",
-        "graph @g(%x: f32[S, B, 5], %w: f32[2, 12, 5], %r: f32[2, 12, 3], %b: f32[2, 24], %h0: f32[2, B, 3], %c0: f32[2, B, 3], %p: f32[2, 9]) { %y, %h, %c = lstm(%x, %w, %r, %b, _, %h0, %c0, %p) {direction = bidirectional, activations = [sigmoid, tanh, tanh, sigmoid, tanh, tanh], alphas = [], betas = [], clip = 3.0} return %y, %h, %c }",
-        "graph @g(%x: f32[B, S, 4], %w: f32[1, 8, 4], %r: f32[1, 8, 2], %n: i32[B]) { %y, %h, %c = lstm(%x, %w, %r, _, %n) {direction = reverse, activations = [hard_sigmoid, softsign, tanh], alphas = [], betas = [], batch_first = true} return %y, %h, %c }",
+        "graph @g(%x: f32[S, B, 5], %w: f32[1, 12, 5], %wr: f32[1, 12, 3], %b: f32[1, 24]) { %y, %h, %c = lstm(%x, %w, %wr, %b) {direction = forward, activations = [sigmoid, tanh, tanh], alphas = [], betas = []} return %y, %h, %c }",
+        "graph @g(%x: f32[S, B, 5], %w: f32[2, 12, 5], %wr: f32[2, 12, 3], %b: f32[2, 24], %h0: f32[2, B, 3], %c0: f32[2, B, 3], %p: f32[2, 9]) { %y, %h, %c = lstm(%x, %w, %wr, %b, _, %h0, %c0, %p) {direction = bidirectional, activations = [sigmoid, tanh, tanh, sigmoid, tanh, tanh], alphas = [], betas = [], clip = 3.0} return %y, %h, %c }",
+        "graph @g(%x: f32[B, S, 4], %w: f32[1, 8, 4], %wr: f32[1, 8, 2], %n: i32[B]) { %y, %h, %c = lstm(%x, %w, %wr, _, %n) {direction = reverse, activations = [hard_sigmoid, softsign, tanh], alphas = [], betas = [], batch_first = true} return %y, %h, %c }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
