@@ -169,8 +169,9 @@ def read_inputs(case, folder):
 
 def row(name, model, folder, args, rtol, atol, our_inputs=None):
     plan = Path(args.work) / (f"{model.parent.name}_{model.stem}" + ".plan")
-    if not plan.exists() or args.recompile and plan not in args.compiled:
-        done = subprocess.run([args.binary, "compile", str(model), "-o", str(plan)], capture_output=True, text=True)
+    if plan not in args.compiled and not (args.keep_plans and plan.exists()):
+        command = [args.binary, "compile", str(model), "-o", str(plan), "--force"]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(done.stderr.strip().replace("\n", " ")[:300])
         args.compiled.add(plan)
@@ -202,7 +203,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="timed per round and peer")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--recompile", action="store_true", help="do not reuse plans of an earlier call")
+    parser.add_argument("--keep-plans", action="store_true", help="reuse the plans of an earlier call")
     args = parser.parse_args()
     args.compiled = set()
     Path(args.work).mkdir(parents=True, exist_ok=True)

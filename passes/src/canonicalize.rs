@@ -34,6 +34,8 @@ mod identities;
 mod linears;
 mod views;
 
+pub(crate) use views::{transpose_nothing, transpose_transpose};
+
 use crate::edit::Edit;
 use crate::pass::{Body, Miss, Pass};
 use ir::graph::Value;

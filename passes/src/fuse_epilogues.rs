@@ -32,8 +32,8 @@ use crate::pattern::Match;
 use ir::Tensor;
 use ir::graph::Value;
 use ir::ops::activation::ActivationFn;
-use ir::ops::{Conv, CoreOp, Op, Unary};
-use ir::scalar::UnaryFn;
+use ir::ops::{Binary, Conv, CoreOp, Op, Unary};
+use ir::scalar::{BinaryFn, UnaryFn};
 
 /// See the module.
 pub const PASS: Pass = Pass { name: "fuse-epilogues", body: Body::Rules(&[RULES]) };
@@ -41,6 +41,7 @@ pub const PASS: Pass = Pass { name: "fuse-epilogues", body: Body::Rules(&[RULES]
 const RULES: &[Rule] = &[
     Rule { name: "channel-factor", pattern: "%y = mul(%c, %k)", rewrite: channel_factor },
     Rule { name: "channel-offset", pattern: "%y = add(%c, %k)", rewrite: channel_offset },
+    Rule { name: "channel-offset", pattern: "%y = sub(%c, %k)", rewrite: channel_offset },
     Rule { name: "residual", pattern: "%y = add(%c, %r)", rewrite: residual },
     Rule { name: "activation", pattern: "%y = relu(%c)", rewrite: activation },
     Rule { name: "activation", pattern: "%y = sigmoid(%c)", rewrite: activation },
@@ -124,6 +125,9 @@ fn channel_offset(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
     let dims = edit.graph.tensor_ty(m["c"]).and_then(|t| t.dims()).ok_or(Miss::NoEffect)?;
     let channels = dims[1].as_const().and_then(|n| usize::try_from(n).ok()).ok_or(Miss::NoEffect)?;
     let mut offsets = per_channel(edit, m["k"], channels, dims.len()).ok_or(Miss::NoEffect)?;
+    if matches!(edit.graph.op(m["y"].node), Some(Op::CoreOp(CoreOp::Binary(Binary { f: BinaryFn::Sub })))) {
+        offsets.iter_mut().for_each(|o| *o = -*o);
+    }
     let mut dtype = edit.dtype(m["k"]).ok_or(Miss::NoEffect)?;
     if has(edit, &operands, 2) {
         let bias = edit.graph.constant_of(operands[2]).ok_or(Miss::Refused("the bias is not a constant"))?;
@@ -240,6 +244,15 @@ mod tests {
             "%z = const [0.0] : f32[] %k = const [0.125] : f32[] %p = relu(%c) %n = min(%c, %z) %s = mul(%n, %k) %y = add(%p, %s)",
             "act = leaky_relu, alpha = 0.125",
         );
+    }
+
+    #[test]
+    fn what_is_taken_off_becomes_a_bias() {
+        let text = format!(
+            "graph @g(%x: f32[N, 1, L]) {{ %w = const [1.0, -2.0] : f32[2, 1, 1] %k = const [3.0, 4.0] : f32[2, 1] %c = {CONV} %y = sub(%c, %k) return %y }}"
+        );
+        let expected = "%w = const [1.0, -2.0]; %y.1 = const [-3.0, -4.0]; %y = conv(%x, %w, %y.1) {dilations = [1], group = 1, pads = [0, 0], strides = [1]}";
+        assert_eq!(rewritten(&PASS, &text), expected);
     }
 
     #[test]

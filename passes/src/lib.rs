@@ -24,6 +24,7 @@ pub mod merge_duplicates;
 mod pass;
 mod pattern;
 pub mod pipeline;
+pub mod sink_transposes;
 #[cfg(test)]
 mod testing;
 

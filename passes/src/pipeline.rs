@@ -3,7 +3,7 @@
 use crate::driver::Stage;
 use crate::{
     batch_kv_writes, canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues,
-    fuse_moe_gemm, fuse_norm, fuse_rope, inline_branches, make_kv_stateful, merge_duplicates,
+    fuse_moe_gemm, fuse_norm, fuse_rope, inline_branches, make_kv_stateful, merge_duplicates, sink_transposes,
 };
 
 /// What every compilation runs, whatever the device.
@@ -38,7 +38,7 @@ pub fn step() -> Vec<Stage> {
 
 /// Fuses what is left, entry by entry.
 pub fn finish() -> Vec<Stage> {
-    vec![Stage::Once(fuse_epilogues::PASS), Stage::Once(fuse_elementwise::PASS)]
+    vec![Stage::Once(sink_transposes::PASS), Stage::Once(fuse_epilogues::PASS), Stage::Once(fuse_elementwise::PASS)]
 }
 
 #[cfg(test)]

@@ -53,9 +53,8 @@ impl Sizes {
     /// Scratch elements of the products with `gates` gates.
     fn product_scratch(&self, pool: &Pool, gates: usize) -> usize {
         let n = gates * self.hidden;
-        let product = |m: usize, n: usize, k: usize| {
-            gemm::matmul_scratch(pool, m, n, k).max(gemm::linear_scratch(pool, m, n, k))
-        };
+        let product =
+            |m: usize, n: usize, k: usize| gemm::matmul_scratch(pool, m, n, k).max(gemm::linear_scratch(pool, m, n, k));
         let state = [n, n - self.hidden, self.hidden].map(|n| product(self.batch, n, self.hidden));
         state.into_iter().fold(product(self.steps * self.batch, n, self.input), usize::max)
     }

@@ -51,7 +51,7 @@ fn perm(graph: &Graph, v: Value) -> Result<Vec<i64>, Miss> {
     }
 }
 
-fn transpose_nothing(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
+pub(crate) fn transpose_nothing(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
     let perm = perm(edit.graph, m["y"])?;
     if perm.iter().enumerate().all(|(i, p)| *p == i as i64) { Ok(m["x"]) } else { Err(Miss::NoEffect) }
 }
@@ -68,7 +68,7 @@ fn transpose_as_reshape(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Mis
     edit.apply(Reshape { shape }, &[m["x"]])
 }
 
-fn transpose_transpose(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
+pub(crate) fn transpose_transpose(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
     let (inner, outer) = (perm(edit.graph, m["m"])?, perm(edit.graph, m["y"])?);
     let perm = outer.iter().map(|p| inner[*p as usize]).collect();
     edit.apply(Transpose { perm }, &[m["x"]])
