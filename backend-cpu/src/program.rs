@@ -3,6 +3,7 @@
 use crate::kernel::{Kernel, Types, View};
 use crate::lower;
 use ir::graph::Kind;
+use ir::ops::HostOp;
 use ir::ops::{Constraint, Fact};
 use ir::{Dim, Graph, Op, Tensor, TensorType, Value, ValueType};
 use plan::arena::Arena;
@@ -75,12 +76,22 @@ impl Instr {
 impl Program {
     /// Resolves places and chooses kernels.
     pub(crate) fn new(plan: &Plan, entry: &Entry, weights: &Weights) -> Result<Program, LoadError> {
+        Program::with_known(plan, entry, weights, &[])
+    }
+
+    /// As [`Program::new`] for a body, some of whose inputs are weights that surround it.
+    fn with_known(
+        plan: &Plan,
+        entry: &Entry,
+        weights: &Weights,
+        known: &[Option<Tensor>],
+    ) -> Result<Program, LoadError> {
         let graph = &entry.graph;
         let mut values: HashMap<Arc<str>, Value> = HashMap::new();
         for id in graph.order() {
             values.extend(graph.results(id).map(|v| (graph.name(v).clone(), v)));
         }
-        let resolve = Resolve { plan, graph, weights, inline: entry.inline_constants() };
+        let resolve = Resolve { plan, graph, weights, inline: entry.inline_constants(), known };
         let mut steps = vec![];
         for step in &entry.steps {
             let Step::Launch(launch) = step else { continue };
@@ -118,12 +129,17 @@ struct Resolve<'p> {
     weights: &'p Weights,
     /// Small constants of the graph.
     inline: BTreeMap<Arc<str>, Tensor>,
+    /// Inputs that are always the same.
+    known: &'p [Option<Tensor>],
 }
 
 impl Resolve<'_> {
     fn operand(&self, loc: &Loc, ty: &ValueType) -> Result<Operand, LoadError> {
         let source = match &loc.place {
-            Place::Input(i) => Source::Input(*i as usize),
+            Place::Input(i) => match self.known.get(*i as usize) {
+                Some(Some(weight)) => Source::Weight(weight.clone()),
+                _ => Source::Input(*i as usize),
+            },
             Place::Output(i) => Source::Output(*i as usize),
             Place::State(i) => Source::State(*i as usize),
             Place::Buffer(b) => Source::Buffer(b.0 as usize),
@@ -167,7 +183,11 @@ impl Resolve<'_> {
             _ => ir::ops::Reshape { shape: vec![] }.into(),
         };
         let is_weight = |v: &Value| matches!(self.graph.node(v.node).kind, Kind::Weight(_));
-        let constants: Vec<bool> = operands.iter().map(is_weight).collect();
+        let is_known = |(o, loc): (&Operand, &Loc)| {
+            matches!((&o.source, &loc.place), (Source::Weight(_), Place::Input(_))) && loc.offset.as_const() == Some(0)
+        };
+        let known = ins.iter().zip(&launch.reads).map(is_known);
+        let constants: Vec<bool> = operands.iter().zip(known).map(|(v, known)| known || is_weight(v)).collect();
         let mut kernel = match copies {
             true => Some(Box::new(lower::CopyKernel) as _),
             false => choose(&op, &ins, &outs, &layouts, &constants),
@@ -183,7 +203,8 @@ impl Resolve<'_> {
             if matches!(attr, ir::attr::Attr::Graph(_)) {
                 let body = entry.bodies.get(&plan::body_key(&launch.node, &name));
                 let body = body.ok_or_else(|| fail("the plan lacks a body"))?;
-                bodies.push((name, Program::new(self.plan, body, self.weights)?));
+                let known = captured(&op, &name, body, &ins);
+                bodies.push((name, Program::with_known(self.plan, body, self.weights, &known)?));
             }
         }
         let name = match (&kernel, bodies.is_empty()) {
@@ -205,6 +226,25 @@ impl Resolve<'_> {
         let frees = launch.frees.iter().map(|s| s.0 as usize).collect();
         Ok(Instr { step, op, kernel, numbers, ins, outs, frees, bodies, late })
     }
+}
+
+/// The weights among what a branch or a loop's body captures, by input of the body: its kernels may prepare them.
+fn captured(op: &Op, name: &str, body: &Entry, ins: &[Operand]) -> Vec<Option<Tensor>> {
+    let first = match op {
+        Op::HostOp(HostOp::If(branches)) if name == "then_branch" => ins.get(1..1 + branches.then_branch.inputs.len()),
+        Op::HostOp(HostOp::If(branches)) => ins.get(1 + branches.then_branch.inputs.len()..),
+        // Trips, the condition and carried values change.
+        Op::HostOp(HostOp::Loop(_)) => Some(ins),
+        _ => None,
+    };
+    let changing = if let Op::HostOp(HostOp::Loop(op)) = op { 2 + op.carried as usize } else { 0 };
+    let weight = |(i, (o, port)): (usize, (&Operand, &plan::Port))| {
+        let whole = o.offset.as_const() == Some(0) && o.ty == port.ty && i >= changing;
+        let Source::Weight(t) = &o.source else { return None };
+        let ty = port.ty.as_tensor().filter(|_| whole)?;
+        (ty.dtype == t.dtype() && ty.shape.as_const()? == t.dims()).then(|| t.clone())
+    };
+    first.unwrap_or_default().iter().zip(&body.inputs).enumerate().map(weight).collect()
 }
 
 fn choose(

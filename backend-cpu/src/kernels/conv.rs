@@ -53,6 +53,8 @@ pub struct Conv {
     /// Padding before and after.
     pads: [Spatial; 2],
     rank: usize,
+    /// Height and width have changed places.
+    turned: bool,
 }
 
 /// Why a geometry is no convolution.
@@ -102,8 +104,12 @@ impl Conv {
     }
 
     /// The spatial sizes of the output.
-    pub fn output(&self) -> &[usize] {
-        &self.output[3 - self.rank..]
+    pub fn output(&self) -> SmallVec<[usize; 3]> {
+        let mut output = self.output;
+        if self.turned {
+            output.swap(1, 2);
+        }
+        output[3 - self.rank..].into()
     }
 
     /// Elements of the output.
@@ -284,6 +290,7 @@ impl ConvBuilder {
             dilation,
             pads: [self.list("pads before", 0), self.list("pads after", 0)],
             rank: self.rank,
+            turned: false,
         })
     }
 
@@ -291,6 +298,15 @@ impl ConvBuilder {
     /// each dimension, none where the kernel does not fit.
     pub fn build(self) -> Result<Conv, ConvError> {
         let mut conv = self.geometry()?;
+        // Columns of pixels are rows: where the width is 1 throughout, the same elements are wide instead of high.
+        let narrow = conv.input[2] == 1 && conv.kernel[2] == 1 && conv.pads[0][2] + conv.pads[1][2] == 0;
+        if narrow && conv.input[1] > 1 {
+            let [before, after] = &mut conv.pads;
+            for sizes in [&mut conv.input, &mut conv.kernel, &mut conv.stride, &mut conv.dilation, before, after] {
+                sizes.swap(1, 2);
+            }
+            conv.turned = true;
+        }
         for i in 0..3 {
             let field = conv.dilation[i] * conv.kernel[i].saturating_sub(1) + 1;
             let padded = conv.input[i] + conv.pads[0][i] + conv.pads[1][i];

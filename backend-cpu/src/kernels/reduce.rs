@@ -28,6 +28,9 @@ pub enum ReduceFn {
     LogSumExp,
 }
 
+/// Runs up to which lanes would mostly idle.
+const SHORT: usize = 16;
+
 /// A reduction of tensors of one shape.
 #[derive(Clone, Debug)]
 pub struct Reduction {
@@ -83,6 +86,10 @@ impl Reduction {
     fn run_runs(&self, f: ReduceFn, x: &[f32], y: &mut [f32], start: usize) {
         let run = *self.reduced.last().expect("merged shapes are not empty");
         let run_stride = *self.reduced_strides.last().expect("merged shapes are not empty");
+        if run <= SHORT && run_stride == 1 && self.reduced.len() == 1 && self.is_dense(run) && f != ReduceFn::LogSumExp
+        {
+            return fold_short(f, run, &x[start * run..][..y.len() * run], y);
+        }
         let mut out = Walk::new(&self.kept, [&self.kept_strides], start);
         for y in y {
             let largest = if f == ReduceFn::LogSumExp {
@@ -97,6 +104,11 @@ impl Reduction {
             }
             out.step();
         }
+    }
+
+    /// Whether runs of `run` elements follow each other without gaps.
+    fn is_dense(&self, run: usize) -> bool {
+        run > 0 && self.kept.len() <= 1 && self.kept_strides.last().is_none_or(|s| *s == run)
     }
 
     fn fold_runs(&self, f: ReduceFn, shift: f32, base: usize, x: &[f32], run: usize, stride: usize) -> f32 {
@@ -211,6 +223,21 @@ vectorise! {
             ReduceFn::L1 => lanes::sum(x, f32::abs),
             ReduceFn::L2 | ReduceFn::SumSquare => lanes::sum(x, |x| x * x),
             ReduceFn::LogSumExp => lanes::sum(x, |x| math::exp::<FMA>(x - shift)),
+        }
+    }
+
+    /// Folds each run of `run` elements, too few for lanes.
+    fn fold_short<FMA>(f: ReduceFn, run: usize, x: &[f32], y: &mut [f32]) {
+        let rows = y.iter_mut().zip(x.chunks_exact(run));
+        match f {
+            ReduceFn::Prod => rows.for_each(|(y, x)| *y = x.iter().fold(1.0, |a, x| a * x)),
+            ReduceFn::Max => rows.for_each(|(y, x)| *y = x.iter().fold(f32::NEG_INFINITY, |a, &x| math::max(a, x))),
+            ReduceFn::Min => rows.for_each(|(y, x)| *y = x.iter().fold(f32::INFINITY, |a, &x| math::min(a, x))),
+            ReduceFn::L1 => rows.for_each(|(y, x)| *y = x.iter().fold(0.0, |a, x| a + x.abs())),
+            ReduceFn::L2 | ReduceFn::SumSquare => rows.for_each(|(y, x)| *y = x.iter().fold(0.0, |a, x| a + x * x)),
+            ReduceFn::Sum | ReduceFn::Mean | ReduceFn::LogSum | ReduceFn::LogSumExp => {
+                rows.for_each(|(y, x)| *y = x.iter().fold(0.0, |a, x| a + x));
+            }
         }
     }
 

@@ -39,6 +39,8 @@ impl OpSpec for Conv {
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%x: f32[N, 4, H, 9], %w: f32[6, 4, 3, 3], %b: f32[6]) { %y = conv(%x, %w, %b) {strides = [1, 2], pads = [1, 1, 1, 1], dilations = [1, 1], group = 1} return %y }",
         "graph @g(%x: f32[N, 4, 9, 8], %w: f32[4, 1, 3, 3], %b: f32[4]) { %y = conv(%x, %w, %b) {strides = [2, 2], pads = [], dilations = [1, 1], group = 4, same = upper, act = relu} return %y }",
+        "graph @g(%x: f32[N, 4, H, 1], %w: f32[4, 1, 5, 1], %b: f32[4]) { %y = conv(%x, %w, %b) {strides = [1, 1], pads = [3, 0, 1, 0], dilations = [1, 1], group = 4} return %y }",
+        "graph @g(%x: f32[N, 4, 9, 1], %w: f32[6, 4, 3, 1]) { %y = conv(%x, %w) {strides = [2, 1], pads = [0, 0, 1, 0], dilations = [2, 1], group = 1} return %y }",
         "graph @g(%x: f32[N, 4, 16], %w: f32[8, 2, 5]) { %y = conv(%x, %w) {strides = [1], pads = [4, 0], dilations = [2], group = 2} return %y }",
         "graph @g(%x: f32[1, 2, 4, 5, 6], %w: f32[3, 2, 1, 2, 3]) { %y = conv(%x, %w) {strides = [1, 1, 1], pads = [0, 0, 0, 0, 1, 1], dilations = [1, 1, 1], group = 1} return %y }",
         "graph @g(%x: f32[N, 8, 6, 6], %w: f32[16, 8, 1, 1], %b: f32[16], %r: f32[N, 16, 6, 6]) { %y = conv(%x, %w, %b, %r) {strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1], group = 1, act = clip, alpha = 0.0, beta = 6.0} return %y }",

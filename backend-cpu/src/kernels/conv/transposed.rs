@@ -39,7 +39,7 @@ impl ConvBuilder {
 impl ConvTranspose {
     /// The spatial sizes of the output.
     pub fn output(&self) -> &[usize] {
-        self.conv.output()
+        &self.conv.output[3 - self.conv.rank..]
     }
 
     /// Elements of the output.

@@ -15,6 +15,7 @@ impl OpSpec for If {
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%c: bool[], %x: f32[N], %y: f32[N]) { %z = if(%c, %x, %x, %y) {then_branch = graph @a(%p: f32[N]) { %q = exp(%p) return %q }, else_branch = graph @b(%p: f32[N], %q: f32[N]) { %r = add(%p, %q) return %r }} return %z }",
         "graph @g(%c: bool[1], %x: f32[N, 4]) { %z = if(%c, %x) {then_branch = graph @a(%p: f32[N, 4]) { return %p }, else_branch = graph @b() { %r = const [1.0] : f32[1] return %r }} return %z }",
+        "graph @g(%c: bool[], %x: f32[N, 2, 6], %w: f32[3, 2, 2]) { %z = if(%c, %x, %w, %w, %x) {then_branch = graph @a(%p: f32[N, 2, 6], %k: f32[3, 2, 2]) { %q = conv(%p, %k) {strides = [1], pads = [1, 0], dilations = [1], group = 1} return %q }, else_branch = graph @b(%k: f32[3, 2, 2], %p: f32[N, 2, 6]) { %m = conv(%p, %k) {strides = [1], pads = [1, 0], dilations = [1], group = 1} %q = neg(%m) return %q }} return %z }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
