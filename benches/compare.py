@@ -34,8 +34,9 @@ GENERATED = [
     ("smollm2 int4, decode x32", "smollm2_int4", ["quant.py", "smollm2", "int4"], DECODE(32)),
     ("smollm2 int4, prefill 128", "smollm2_int4", ["quant.py", "smollm2", "int4"], DECODE(1, 0, 128)),
 ]
-# Rounded activations make two correct results differ by more than float sums do.
-LOOSE = {"smollm2_int8": 0.1, "smollm2_int4": 0.1}
+# onnxruntime rounds activations to 8 bits here (int4 at accuracy level 4), and each rounding goes through 30 layers: outputs
+# are compared as a whole, by the root mean square of the difference over that of the output.
+ROUNDED = {"smollm2_int8": 0.1, "smollm2_int4": 0.1}
 
 
 def made_up(name, dtype, shape, sizes):
@@ -121,8 +122,8 @@ def ours(plan, inputs, outputs, args, repeat):
     return dict(median=float(words[1]), min=float(words[1]))
 
 
-def differ(found, expected, rtol, atol):
-    """Why two folders of outputs disagree; None when they agree."""
+def differ(found, expected, rtol, atol, rounded=None):
+    """Why two folders of outputs disagree; None when they agree. `rounded` bounds the relative root mean square instead."""
     import numpy as np
     paths = sorted(Path(expected).glob("output_*.npy"))
     for path in paths:
@@ -136,6 +137,11 @@ def differ(found, expected, rtol, atol):
         got, want = got.astype(np.float64), want.astype(np.float64)
         if not np.array_equal(np.isnan(got), np.isnan(want)):
             return f"{path.stem}: NaN at other places"
+        if rounded is not None:
+            error = np.sqrt(np.mean((got - want) ** 2) / max(np.mean(want**2), 1e-30)) if want.size else 0
+            if not error <= rounded:
+                return f"{path.stem} differs by {error:.3g} of its size, allowed is {rounded}"
+            continue
         error = np.nan_to_num(np.abs(got - want)).max(initial=0)
         allowed = atol + rtol * max(np.nan_to_num(np.abs(want)).max(initial=0), 1e-30)
         if not error <= allowed:
@@ -168,6 +174,7 @@ def read_inputs(case, folder):
 
 
 def row(name, model, folder, args, rtol, atol, our_inputs=None):
+    rounded = ROUNDED.get(model.stem)
     plan = Path(args.work) / (f"{model.parent.name}_{model.stem}" + ".plan")
     if plan not in args.compiled and not (args.keep_plans and plan.exists()):
         command = [args.binary, "compile", str(model), "-o", str(plan), "--force"]
@@ -178,7 +185,7 @@ def row(name, model, folder, args, rtol, atol, our_inputs=None):
     with tempfile.TemporaryDirectory() as found, tempfile.TemporaryDirectory() as expected:
         first = peer(model, folder, expected, args)
         mine = ours(plan, our_inputs or folder, found, args, 1)
-        problem = differ(found, expected, rtol, atol)
+        problem = differ(found, expected, rtol, atol, rounded)
         if problem:
             raise RuntimeError(problem)
     repeat = lambda ms: int(min(max(args.seconds * 1e3 / max(ms, 1e-3), 3), 5000))
@@ -230,7 +237,7 @@ def main():
     failures = 0
     for name, model, sizes, case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            folder, our_inputs, rtol, atol = Path(folder), None, LOOSE.get(model.stem, 1e-3), 1e-4
+            folder, our_inputs, rtol, atol = Path(folder), None, 1e-3, 1e-4
             try:
                 if case:
                     our_inputs = read_inputs(case, folder)
