@@ -6,11 +6,13 @@
 mod attention;
 mod copy;
 mod gather;
+mod gather_nd;
 mod linear;
 mod map;
 mod matmul;
 mod moe;
 mod norm;
+mod range;
 mod reduce;
 mod rope;
 mod softmax;
@@ -171,12 +173,15 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Concat(op) => copy::concat(op, types),
         CoreOp::Expand(_) => copy::expand(types),
         CoreOp::ExpertIndex(op) => moe::expert_index(op, types),
+        CoreOp::Fill(_) => copy::fill(types),
         CoreOp::Gather(op) => gather::gather(op, types),
+        CoreOp::GatherNd(op) => gather_nd::gather_nd(op, types),
         CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
+        CoreOp::Range(op) => range::range(op),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => copy::reshape(types),
         CoreOp::RmsNorm(op) => norm::rms_norm(op, types),

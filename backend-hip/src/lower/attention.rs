@@ -1,68 +1,128 @@
-//! `attention` of queries over keys and values that are given whole: a mask, causality and windows, no past of its own.
+//! `attention`: keys and values behind their pasts, read in place; with `present` they are joined first, and read from there.
 
+use super::copy::{strides, walk};
 use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output};
-use ir::Dim;
 use ir::ops::{Attention, Unseen};
+use ir::{DType, Dim};
 use kernels::{Element, table};
 
-/// Elements of a head that the kernel holds.
-const MOST: i64 = 256;
-
-struct Query {
+struct Attending {
     op: Attention,
     element: Element,
-    mask: Option<Element>,
+    /// The element type of the mask, as the kernel numbers them: 0 where there is none.
+    mask: (u32, i64),
+    /// Bytes of one length.
+    lengths: i64,
+    past: bool,
 }
 
 pub(super) fn attention(op: &Attention, types: &Types<'_>) -> Chosen {
-    let x = types.element(0)?;
-    let alike = [1, 2].iter().all(|i| types.element(*i) == Ok(x));
-    if !alike || !matches!(x, Element::F32 | Element::F16 | Element::BF16) {
-        return Err("its element types differ, or are not f32, f16 or bf16");
+    if op.scores.is_some() {
+        return Err("its scores are a result");
     }
-    if [4, 5, 6].iter().any(|i| types.input(*i).is_some()) || op.present || op.scores.is_some() {
-        return Err("the kernel has no past, lengths or scores");
+    let found = types.element(0)?;
+    let float = matches!(found, Element::F32 | Element::F16 | Element::BF16);
+    let same = [1, 2, 4, 5].iter().all(|i| types.input(*i).is_none_or(|t| element(t.dtype) == Ok(found)));
+    if !float || !same {
+        return Err("the kernel takes f32, f16 and bf16 only, and one of them");
     }
-    if !matches!(op.unseen, None | Some(Unseen::Zero)) {
-        return Err("the kernel gives 0 to a query that sees no key");
-    }
-    let mask = types.input(3).map(|t| element(t.dtype)).transpose()?;
-    if mask.is_some_and(|m| !matches!(m, Element::U8 | Element::F32 | Element::F16 | Element::BF16)) {
-        return Err("its mask is of another type");
-    }
-    let width = |i: usize, heads: Option<i64>| match types.dims(i)? {
-        [_, _, _, d] => Ok(d.as_const()),
-        [_, _, w] => Ok(w.as_const().zip(heads).map(|(w, h)| w / h.max(1))),
-        _ => Err("its rank is neither 3 nor 4"),
+    let mask = match types.input(3).map(|t| t.dtype) {
+        None => (0, 1),
+        Some(DType::Bool) => (1, 1),
+        Some(DType::F32) => (2, 4),
+        Some(DType::F16) => (3, 2),
+        Some(DType::BF16) => (4, 2),
+        Some(_) => return Err("its mask is of another type"),
     };
-    match width(2, op.kv_heads)? {
-        Some(dv) if dv <= MOST => Ok(Box::new(Query { op: op.clone(), element: x, mask })),
-        _ => Err("its heads have more than 256 elements"),
+    let lengths = match types.input(6).map(|t| t.dtype) {
+        None => 0,
+        Some(DType::I64) => 8,
+        Some(DType::I32) => 4,
+        Some(_) => return Err("its lengths are of another type"),
+    };
+    for (i, heads) in [(0, op.q_heads), (1, op.kv_heads), (2, op.kv_heads)] {
+        let width = width(types.dims(i)?, heads).ok_or("its heads are not known")?;
+        if width.as_const().is_none_or(|d| d > 256) {
+            return Err("its heads have more than 256 elements, or it is not known how many");
+        }
     }
+    let past = types.input(4).is_some();
+    Ok(Box::new(Attending { op: op.clone(), element: found, mask, lengths, past }))
 }
 
-/// Sizes `[batch, heads, steps, width]` and strides by batch, head and step.
-fn split(dims: &[usize], heads: Option<i64>) -> Option<([i64; 4], [i64; 3])> {
-    match (dims, heads) {
-        (&[b, h, s, d], _) => {
-            let [b, h, s, d] = [b, h, s, d].map(|n| n as i64);
-            Some(([b, h, s, d], [h * s * d, s * d, d]))
-        }
-        (&[b, s, w], Some(h)) if h > 0 => {
-            let [b, s, w] = [b, s, w].map(|n| n as i64);
-            Some(([b, h, s, w / h], [s * w, w / h, w]))
-        }
+/// Elements of a head.
+fn width(dims: &[Dim], heads: Option<i64>) -> Option<Dim> {
+    match dims {
+        [_, _, _, d] => Some(d.clone()),
+        [_, _, w] => w.exact_div(&Dim::constant(heads.filter(|h| *h > 0)?)),
         _ => None,
     }
 }
 
-impl Lowering for Query {
+/// An operand or a result of heads: `[B, H, S, D]`, and its strides by batch, head and row.
+struct Heads {
+    dims: [usize; 4],
+    by: [usize; 3],
+}
+
+impl Heads {
+    fn new(dims: &[usize], heads: Option<i64>) -> Result<Heads, String> {
+        match (dims, heads) {
+            (&[b, h, s, d], _) => Ok(Heads { dims: [b, h, s, d], by: [h * s * d, s * d, d] }),
+            (&[b, s, w], Some(h)) if h > 0 && w.is_multiple_of(h as usize) => {
+                let (h, d) = (h as usize, w / h as usize);
+                Ok(Heads { dims: [b, h, s, d], by: [s * w, d, w] })
+            }
+            _ => Err(format!("{dims:?} does not split into heads")),
+        }
+    }
+}
+
+/// Strides of a mask by batch, head and row, in rows of its columns; then the columns.
+fn mask_strides(mask: &[usize], out: [usize; 3], keys: usize) -> Result<([usize; 3], usize), String> {
+    let (lead, columns) = match mask {
+        [] => (&[][..], 1),
+        [lead @ .., columns] => (lead, *columns),
+    };
+    let skip = 3usize.saturating_sub(lead.len());
+    let fits = lead.len() <= 3 && lead.iter().zip(&out[skip..]).all(|(m, o)| *m == 1 || m == o);
+    if !fits || columns > keys.max(1) {
+        return Err(format!("a mask of {mask:?} does not fit scores of {out:?} by {keys}"));
+    }
+    let (mut by, mut step) = ([0; 3], 1);
+    for (i, size) in lead.iter().enumerate().rev() {
+        by[skip + i] = if *size == 1 { 0 } else { step };
+        step *= size;
+    }
+    Ok((by, columns))
+}
+
+impl Attending {
+    /// Joins a past (operand 4 or 5) and new rows (operand 1 or 2) in result `to`.
+    fn join(&self, i: usize, sizes: &Sizes<'_>, new: &Heads, to: usize) -> Result<Vec<Call<Memory>>, String> {
+        let [b, h, n, d] = new.dims;
+        let of_y = strides(&sizes.outs[to]);
+        let mut calls = vec![];
+        let mut past = 0;
+        if self.past {
+            let dims = &sizes.ins[i + 3];
+            past = dims[2];
+            calls.extend(walk(self.element, input(i + 3), output(to), dims, (0, &strides(dims)), (0, &of_y))?);
+        }
+        let by = [new.by[0], new.by[1], new.by[2], 1].map(|n| n as i64);
+        let from = past as i64 * of_y[2];
+        calls.extend(walk(self.element, input(i), output(to), &[b, h, n, d], (0, &by), (from, &of_y))?);
+        Ok(calls)
+    }
+}
+
+impl Lowering for Attending {
     fn name(&self) -> &'static str {
         "attention"
     }
 
     fn files(&self) -> &'static [&'static str] {
-        &["attention"]
+        if self.op.present { &["attention", "copy"] } else { &["attention"] }
     }
 
     fn numbers(&self) -> Vec<Dim> {
@@ -71,69 +131,103 @@ impl Lowering for Query {
 
     fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
         let op = &self.op;
-        let of = |i: usize, heads| split(&sizes.ins[i], heads).ok_or("its rank is neither 3 nor 4".to_string());
-        let ([b, heads, s, d], q) = of(0, op.q_heads)?;
-        let ([_, kv_heads, t, _], k) = of(1, op.kv_heads)?;
-        let ([_, _, _, dv], v) = of(2, op.kv_heads)?;
-        if sizes.outs[0].contains(&0) {
-            return Ok(vec![]);
+        let q = Heads::new(&sizes.ins[0], op.q_heads)?;
+        let (k, v) = (Heads::new(&sizes.ins[1], op.kv_heads)?, Heads::new(&sizes.ins[2], op.kv_heads)?);
+        let ([b, hq, s, d], [_, hk, new, _], dv) = (q.dims, k.dims, v.dims[3]);
+        if hk == 0 || !hq.is_multiple_of(hk) {
+            return Err(format!("{hq} query heads do not share {hk} key heads"));
         }
-        let y = match sizes.ins[0].len() {
-            4 => [heads * s * dv, s * dv, dv],
-            _ => [s * heads * dv, dv, heads * dv],
+        let past = if self.past { sizes.ins[4][2] } else { 0 };
+        let keys = past + new;
+        if self.lengths > 0 && sizes.ins[6].iter().product::<usize>() != b {
+            return Err(format!("{b} lengths are needed"));
+        }
+        let mut calls = vec![];
+        let (mut of_k, mut of_v, mut split) = ((input(1), k.by), (input(2), v.by), past);
+        if op.present {
+            calls.extend(self.join(1, sizes, &k, 1)?);
+            calls.extend(self.join(2, sizes, &v, 2)?);
+            of_k = (output(1), [hk * keys * d, keys * d, d]);
+            of_v = (output(2), [hk * keys * dv, keys * dv, dv]);
+            split = 0;
+        }
+        let (mask_by, columns) = match self.mask.0 {
+            0 => ([0; 3], 1),
+            _ => mask_strides(&sizes.ins[3], [b, hq, s], keys)?,
         };
-        let mut shape = [0u32; 16];
-        for (i, stride) in q.iter().chain(&k).chain(&v).chain(&y).enumerate() {
-            shape[i] = u32::try_from(*stride).map_err(|_| "a stride is too large for the kernel".to_string())?;
+        if b * hq * s * dv == 0 {
+            return Ok(calls);
         }
-        let (mut columns, mut count) = (0, 0);
-        if self.mask.is_some() {
-            let dims = &sizes.ins[3];
-            count = dims.iter().product::<usize>() as i64;
-            columns = dims.last().map_or(t, |n| if *n == 1 { t } else { *n as i64 });
-            let mut step = 1;
-            for (i, n) in dims.iter().rev().enumerate() {
-                if i < 4 {
-                    shape[15 - i] = if *n == 1 { 0 } else { step };
-                }
-                step *= *n as u32;
-            }
+        let y = if sizes.outs[0].len() == 4 { [hq * s * dv, s * dv, dv] } else { [s * hq * dv, dv, hq * dv] };
+        let unseen = match op.unseen.unwrap_or(Unseen::Zero) {
+            Unseen::Zero => 0,
+            Unseen::Mean => 1,
+            Unseen::Nan => 2,
+        };
+        let (offset, has_offset) = match (sizes.numbers.first(), self.past) {
+            (Some(first), _) => (*first, true),
+            (None, true) => (past as i64, true),
+            (None, false) => (0, false),
+        };
+        let flags = [op.causal, op.left.is_some(), op.right.is_some(), has_offset, op.guard];
+        let flags = flags.iter().enumerate().map(|(i, on)| u32::from(*on) << i).sum();
+        let mut by = [0u32; 20];
+        let numbers = q.by.iter().chain(&of_k.1).chain(&of_v.1).chain(&y).chain(&mask_by).chain([&columns]);
+        for (word, n) in by.iter_mut().zip(numbers) {
+            *word = u32::try_from(*n).map_err(|_| "a stride is too large for the kernel".to_string())?;
         }
-        let flag = |on: bool, bit: i64| if on { bit } else { 0 };
-        let flags = flag(op.causal, 1)
-            | flag(op.left.is_some(), 2)
-            | flag(op.right.is_some(), 4)
-            | flag(self.mask.is_some(), 8)
-            | flag(op.guard, 16)
-            | flag(op.softcap.is_some_and(|c| c > 0.0), 32);
-        let window = |n: Option<i64>| n.unwrap_or(0).clamp(0, i64::from(i32::MAX / 2));
-        let scale = op.scale.unwrap_or((1.0 / (d as f64).sqrt()) as f32);
-        let mask = if self.mask.is_some() { input(3) } else { input(0) };
-        let made = table::attention(
+        by[16..].copy_from_slice(&[self.mask.0, self.lengths as u32, unseen, flags]);
+        let there = |there: bool, i: usize| if there { input(i) } else { input(0) };
+        let kernel = match d.max(dv) {
+            0..=64 => table::attention64,
+            65..=128 => table::attention128,
+            _ => table::attention256,
+        };
+        let mask_bytes = if self.mask.0 == 0 { 0 } else { sizes.ins[3].iter().product::<usize>() as i64 * self.mask.1 };
+        // Positions may be moved by any number: the sums stay far from the ends of i64.
+        let limited = |n: Option<i64>| n.unwrap_or(0).clamp(-(1 << 48), 1 << 48);
+        let past_there = self.past && !op.present;
+        let [b, group, hk, s, keys, split, d, dv] = [b, hq / hk, hk, s, keys, split, d, dv].map(|n| n as i64);
+        calls.push(call(kernel(
             self.element,
-            self.mask.unwrap_or(Element::U8),
             input(0),
-            input(1),
-            input(2),
-            mask,
+            of_k.0,
+            of_v.0,
+            there(past_there, 4),
+            there(past_there, 5),
+            there(self.mask.0 > 0, 3),
+            there(self.lengths > 0, 6),
             output(0),
             b,
-            heads,
-            kv_heads,
+            group,
+            hk,
             s,
-            t,
+            keys,
+            split,
             d,
             dv,
-            flags,
-            sizes.numbers.first().copied().unwrap_or(0),
-            window(op.left),
-            window(op.right),
-            columns,
-            count,
-            scale,
+            mask_bytes,
+            self.lengths * b,
+            limited(Some(offset)),
+            limited(op.left),
+            limited(op.right),
+            op.scale.unwrap_or(1.0 / (d as f32).sqrt()),
             op.softcap.unwrap_or(0.0),
-            shape,
-        );
-        Ok(vec![call(made)])
+            by,
+        )));
+        Ok(calls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mask_strides;
+
+    #[test]
+    fn a_mask_is_repeated_where_it_has_one() {
+        assert_eq!(mask_strides(&[2, 1, 3, 5], [2, 4, 3], 5), Ok(([3, 0, 1], 5)));
+        assert_eq!(mask_strides(&[3, 5], [2, 4, 3], 9), Ok(([0, 0, 1], 5)));
+        assert_eq!(mask_strides(&[], [2, 4, 3], 9), Ok(([0, 0, 0], 1)));
+        assert!(mask_strides(&[2, 5], [2, 4, 3], 9).is_err());
     }
 }

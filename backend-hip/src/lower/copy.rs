@@ -15,6 +15,7 @@ enum Move {
     /// Per axis of the operand: its step, and the position of its start among the numbers.
     Slice(Vec<(i64, Option<usize>)>),
     Expand,
+    Fill,
     Concat(usize),
 }
 
@@ -37,6 +38,10 @@ pub(super) fn reshape(types: &Types<'_>) -> Chosen {
 
 pub(super) fn expand(types: &Types<'_>) -> Chosen {
     made(Move::Expand, "expand", types, vec![])
+}
+
+pub(super) fn fill(types: &Types<'_>) -> Chosen {
+    made(Move::Fill, "fill", types, vec![])
 }
 
 pub(super) fn transpose(op: &Transpose, types: &Types<'_>) -> Chosen {
@@ -63,7 +68,7 @@ pub(super) fn slice(op: &Slice, types: &Types<'_>) -> Chosen {
 }
 
 /// Row-major strides.
-fn strides(dims: &[usize]) -> Vec<i64> {
+pub(super) fn strides(dims: &[usize]) -> Vec<i64> {
     let mut found = vec![1; dims.len()];
     for i in (1..dims.len()).rev() {
         found[i - 1] = found[i] * dims[i] as i64;
@@ -71,37 +76,46 @@ fn strides(dims: &[usize]) -> Vec<i64> {
     found
 }
 
-impl Copy {
-    /// Moves a walk over `dims` from operand `i` (from an element on, with strides) to the result.
-    fn walk(
-        &self,
-        i: usize,
-        dims: &[usize],
-        (from, from_strides): (i64, &[i64]),
-        (to, to_strides): (i64, &[i64]),
-    ) -> Result<Option<Call<Memory>>, String> {
-        if dims.contains(&0) {
-            return Ok(None);
-        }
-        let merged = merge(dims, from_strides, to_strides);
-        if merged.len() > MOST_DIMS {
-            return Err(format!("{} dimensions that do not merge are more than {MOST_DIMS}", merged.len()));
-        }
-        let mut shape = [0u32; 19];
-        shape[0] = merged.len() as u32;
-        let narrow = |n: i64| i32::try_from(n).map_err(|_| "a stride is too large for the kernel".to_string());
-        // The highest element touched; where strides are negative the walk starts there.
-        let (mut high, mut highest) = (from, to);
-        for (d, (size, a, b)) in merged.iter().enumerate() {
-            shape[1 + d] = *size as u32;
-            shape[7 + d] = narrow(*a)? as u32;
-            shape[13 + d] = narrow(*b)? as u32;
-            high += (*size as i64 - 1) * (*a).max(0);
-            highest += (*size as i64 - 1) * (*b).max(0);
-        }
-        let n = dims.iter().product::<usize>() as i64;
-        let made = table::copy(self.element, input(i), output(0), n, from, to, high + 1, highest + 1, shape);
-        Ok(Some(call(made)))
+/// Moves a walk over `dims` from one memory (from an element on, with strides) to another.
+pub(super) fn walk(
+    element: Element,
+    source: Memory,
+    target: Memory,
+    dims: &[usize],
+    (from, from_strides): (i64, &[i64]),
+    (to, to_strides): (i64, &[i64]),
+) -> Result<Option<Call<Memory>>, String> {
+    if dims.contains(&0) {
+        return Ok(None);
+    }
+    let merged = merge(dims, from_strides, to_strides);
+    if merged.len() > MOST_DIMS {
+        return Err(format!("{} dimensions that do not merge are more than {MOST_DIMS}", merged.len()));
+    }
+    let mut shape = [0u32; 19];
+    shape[0] = merged.len() as u32;
+    let narrow = |n: i64| i32::try_from(n).map_err(|_| "a stride is too large for the kernel".to_string());
+    // The highest element touched; where strides are negative the walk starts there.
+    let (mut high, mut highest) = (from, to);
+    for (d, (size, a, b)) in merged.iter().enumerate() {
+        shape[1 + d] = *size as u32;
+        shape[7 + d] = narrow(*a)? as u32;
+        shape[13 + d] = narrow(*b)? as u32;
+        high += (*size as i64 - 1) * (*a).max(0);
+        highest += (*size as i64 - 1) * (*b).max(0);
+    }
+    let n = dims.iter().product::<usize>() as i64;
+    let element = bits(element);
+    Ok(Some(call(table::copy(element, source, target, n, from, to, high + 1, highest + 1, shape))))
+}
+
+/// Elements as bits that are moved.
+fn bits(element: Element) -> Element {
+    match element.bytes() {
+        1 => Element::U8,
+        2 => Element::U16,
+        4 => Element::U32,
+        _ => Element::U64,
     }
 }
 
@@ -117,6 +131,19 @@ fn merge(dims: &[usize], a: &[i64], b: &[i64]) -> Vec<(usize, i64, i64)> {
         }
     }
     merged
+}
+
+impl Copy {
+    /// Moves a walk over `dims` from operand `i` to the result.
+    fn walk(
+        &self,
+        i: usize,
+        dims: &[usize],
+        from: (i64, &[i64]),
+        to: (i64, &[i64]),
+    ) -> Result<Option<Call<Memory>>, String> {
+        walk(self.element, input(i), output(0), dims, from, to)
+    }
 }
 
 impl Lowering for Copy {
@@ -147,6 +174,10 @@ impl Lowering for Copy {
                 let from: Vec<i64> = (0..y.len()).map(stride).collect();
                 self.walk(0, y, (0, &from), (0, &of_y))?
             }
+            Move::Fill if x.iter().product::<usize>() != 1 => {
+                return Err(format!("a tensor is filled with one element, not {x:?}"));
+            }
+            Move::Fill => self.walk(0, y, (0, &vec![0; y.len()]), (0, &of_y))?,
             Move::Slice(cuts) => {
                 let mut start = 0;
                 let mut from = vec![];

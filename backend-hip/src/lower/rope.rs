@@ -1,4 +1,4 @@
-//! `rope`: heads of rank 3 or 4, with angles per step or tables that positions read.
+//! `rope`: rotary positions, by tables of one row per step or read at positions.
 
 use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output};
 use ir::ops::Rope;
@@ -8,24 +8,25 @@ struct Rotation {
     heads: Option<i64>,
     rotary: Option<i64>,
     interleaved: bool,
-    element: Element,
-    /// The element type of positions, where there are some.
+    x: Element,
+    tables: Element,
+    /// The type of the positions, where there are any.
     positions: Option<Element>,
 }
 
 pub(super) fn rope(op: &Rope, types: &Types<'_>) -> Chosen {
-    let x = types.element(0)?;
-    let floats = [0, 1, 2].iter().all(|i| types.element(*i) == Ok(x));
-    if !floats || !matches!(x, Element::F32 | Element::F16 | Element::BF16) {
-        return Err("its element types differ, or are not f32, f16 or bf16");
+    let float = |e: &Element| matches!(e, Element::F32 | Element::F16 | Element::BF16);
+    let (x, tables) = (types.element(0)?, types.element(1)?);
+    if ![x, tables].iter().all(float) || types.element(2)? != tables {
+        return Err("the kernel takes f32, f16 and bf16 only, and two tables of one type");
     }
     let positions = types.input(3).map(|t| element(t.dtype)).transpose()?;
-    if positions.is_some_and(|p| !matches!(p, Element::I64 | Element::I32)) {
+    if !matches!(positions, None | Some(Element::I64 | Element::I32)) {
         return Err("its positions are of another type");
     }
     types.dims(0)?;
-    let (heads, rotary, interleaved) = (op.heads, op.rotary, op.interleaved);
-    Ok(Box::new(Rotation { heads, rotary, interleaved, element: x, positions }))
+    let Rope { heads, rotary, interleaved } = *op;
+    Ok(Box::new(Rotation { heads, rotary, interleaved, x, tables, positions }))
 }
 
 impl Lowering for Rotation {
@@ -38,47 +39,46 @@ impl Lowering for Rotation {
     }
 
     fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
-        let x = &sizes.ins[0];
-        let (batch, heads, steps, d, heads_last) = match (&x[..], self.heads) {
-            (&[b, h, s, d], _) => (b, h, s, d, false),
-            (&[b, s, w], Some(h)) if h > 0 => (b, h as usize, s, w / h as usize, true),
+        let (x, cos, sin) = (&sizes.ins[0], &sizes.ins[1], &sizes.ins[2]);
+        let (batch, heads, steps, d, inside) = match (&x[..], self.heads) {
+            (&[b, h, s, d], _) => (b, h, s, d, 0),
+            (&[b, s, w], Some(h)) if h > 0 && w.is_multiple_of(h as usize) => (b, h as usize, s, w / h as usize, 1),
             _ => return Err(format!("{x:?} does not split into heads")),
         };
-        let half = self.rotary.unwrap_or(d as i64) / 2;
+        let half = self.rotary.map_or(d, |r| r as usize) / 2;
+        if cos != sin || cos.last() != Some(&half) {
+            return Err(format!("tables of {cos:?} and {sin:?} do not rotate {} of {d}", 2 * half));
+        }
+        let rows = cos[..cos.len() - 1].iter().product::<usize>();
+        let places = if self.positions.is_some() { sizes.ins[3].iter().product::<usize>() } else { 0 };
+        if self.positions.is_some() && places != 1 && places != batch * steps {
+            return Err(format!("{places} positions are not one for each of {batch} x {steps} steps"));
+        }
         if x.contains(&0) {
             return Ok(vec![]);
         }
-        if half == 0 {
-            return Err("it rotates nothing".into());
-        }
-        let cos = &sizes.ins[1];
-        let table_rows = cos[..cos.len() - 1].iter().product::<usize>() as i64;
-        let count = sizes.ins.get(3).map_or(0, |p| p.iter().product::<usize>() as i64);
-        let mode = match (self.positions, count) {
-            (None, _) => 0,
-            (Some(_), 1) => 2,
-            (Some(_), _) => 1,
-        };
-        let positions = if mode == 0 { input(0) } else { input(3) };
-        let made = table::rope(
-            self.element,
-            self.positions.unwrap_or(Element::I64),
+        // Positions that are not there point at x, of which nothing is read for them.
+        let (of_positions, element) = self.positions.map_or((input(0), Element::I64), |e| (input(3), e));
+        let [batch, heads, steps, d, half, rows, places] =
+            [batch, heads, steps, d, half, rows, places].map(|n| n as i64);
+        Ok(vec![call(table::rope(
+            self.x,
+            self.tables,
+            element,
             input(0),
             input(1),
             input(2),
-            positions,
+            of_positions,
             output(0),
-            (batch * heads * steps) as i64,
-            d as i64,
+            batch,
+            heads,
+            steps,
+            d,
             half,
-            heads as i64,
-            steps as i64,
-            i64::from(heads_last),
+            rows,
+            places,
+            inside,
             i64::from(self.interleaved),
-            mode,
-            table_rows,
-            count,
-        );
-        Ok(vec![call(made)])
+        ))])
     }
 }
