@@ -12,6 +12,7 @@ mod map;
 mod matmul;
 mod moe;
 mod norm;
+mod pick;
 mod range;
 mod reduce;
 mod rope;
@@ -163,6 +164,7 @@ pub(crate) fn call(made: Option<Call<Memory>>) -> Call<Memory> {
 pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
     let Op::CoreOp(op) = op else { return Err("it is an operator of the host") };
     match op {
+        CoreOp::ArgReduce(op) => pick::arg_reduce(op, types),
         CoreOp::Attention(op) => attention::attention(op, types),
         CoreOp::Binary(_)
         | CoreOp::Cast(_)
@@ -188,6 +190,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Rope(op) => rope::rope(op, types),
         CoreOp::Slice(op) => copy::slice(op, types),
         CoreOp::Softmax(op) => softmax::softmax(op, types),
+        CoreOp::TopK(op) => pick::top_k(op, types),
         CoreOp::Transpose(op) => copy::transpose(op, types),
         _ => Err("it has no device kernel yet"),
     }

@@ -40,3 +40,14 @@ fn hip_rope_agrees_for_tables_of_every_form() {
         ],
     );
 }
+
+#[test]
+fn hip_picks_agree_over_long_lines_and_ties() {
+    on_device(
+        "hip_picks_agree_over_long_lines_and_ties",
+        &[
+            "graph @g(%x: f16[N, 700, 2]) { %v, %i = top_k(%x) {k = 9, axis = 1, largest = true, sorted = true} %y = arg_reduce(%x) {f = min, axis = 1, select_last = true} return %v, %i, %y }",
+            "graph @g(%x: i32[3, 600], %z: u8[N, 300]) { %v, %i = top_k(%x) {k = 20, axis = 1, sorted = true} %y = arg_reduce(%z) {f = max, axis = -1, keep = true} return %v, %i, %y }",
+        ],
+    );
+}
