@@ -183,7 +183,8 @@ fn same_sizes(
         let Some(dims) = graph.tensor_ty(*v).and_then(|t| t.dims()) else { continue };
         let name = graph.name(*v).to_ascii_lowercase();
         let mut equal = |d: &Dim, to: &Dim| {
-            if let Some(s) = d.as_sym().filter(|s| *s != "" && d != to && [batch, steps, past].iter().all(|k| *k != d))
+            if let Some(s) =
+                d.as_sym().filter(|s| !s.is_empty() && d != to && [batch, steps, past].iter().all(|k| *k != d))
             {
                 same.entry(s.into()).or_insert_with(|| to.clone());
             }

@@ -88,6 +88,9 @@ impl<'g> Single<'g> {
     }
 }
 
+/// A sequence with the tokens that it takes part with.
+type Part = (usize, Vec<u32>);
+
 /// Runs three sequences over the step in ragged chunks, and each alone over `main`.
 fn agrees(text: &str) {
     let main = parsed(text);
@@ -103,11 +106,11 @@ fn agrees(text: &str) {
     let mut singles: Vec<Single<'_>> = slots.iter().map(|_| Single::new(&main)).collect();
     let mut random = 5usize;
     for round in 0..5 {
-        let mut parts: Vec<(usize, Vec<u32>)> = vec![];
+        let mut parts: Vec<Part> = vec![];
         for i in 0..slots.len() {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             // Not everybody takes part in every step.
-            if round > 0 && (random >> 40) % 4 == 0 {
+            if round > 0 && (random >> 40).is_multiple_of(4) {
                 continue;
             }
             let count = 1 + (random >> 33) % most;
@@ -119,7 +122,7 @@ fn agrees(text: &str) {
             .iter()
             .enumerate()
             .for_each(|(b, (_, own))| own.iter().enumerate().for_each(|(j, id)| ids[b * s + j] = *id as i32));
-        let vector = |f: &dyn Fn(&(usize, Vec<u32>)) -> i32| {
+        let vector = |f: &dyn Fn(&Part) -> i32| {
             Datum::from(Tensor::from_slice(&[parts.len()], &parts.iter().map(f).collect::<Vec<_>>()).unwrap())
         };
         let mut inputs = vec![
@@ -183,11 +186,7 @@ fn growing() -> String {
         "%keys = concat(%past.k, %k4) {{axis = 2}} %values = concat(%past.v, %v4) {{axis = -2}} {MASK} \
         %y = attention(%q4, %keys, %values, %mask)"
     );
-    decoder(GROWING, &cache, "%keys, %values").replace("%table = weight", "%table = weight").replacen(
-        "{\n",
-        "{\n  assume T = P + S\n",
-        1,
-    )
+    decoder(GROWING, &cache, "%keys, %values").replacen("{\n", "{\n  assume T = P + S\n", 1)
 }
 
 fn fixed(write: &str, inputs: &str, mask: &str) -> String {
