@@ -27,6 +27,7 @@ mod tensor_scatter;
 mod widened;
 mod window;
 
+pub(crate) use moe::gate;
 pub(crate) use movement::CopyKernel;
 pub(crate) use nbits::nibbles;
 

@@ -49,7 +49,7 @@ impl Target for Cpu {
 /// linear layer reads too, as a tied embedding.
 fn packed(op: &Op, graph: &Graph, operands: &[Value]) -> SmallVec<[(usize, Layout); 2]> {
     match op {
-        Op::CoreOp(CoreOp::MoeGemm(experts)) => {
+        Op::CoreOp(CoreOp::MoeGemm(experts)) if lower::gate(experts).is_some() => {
             let layout = if experts.kn { Layout::Panel16Kn } else { Layout::Panel16 };
             let weights = [3, 5].into_iter().filter(|i| operands.get(*i).is_some_and(|w| panels_apply(graph, *w, 3)));
             weights.map(|i| (i, layout)).collect()

@@ -29,8 +29,14 @@ fn wrong_usage_ends_with_2() {
     usage(&["run", "tiny.onnx", "--rtol", "1"]);
     usage(&["run", "tiny.onnx", "--repeat", "0"]);
     usage(&["run", "tiny.onnx", "--input", "x=x.txt"]);
-    assert!(usage(&["run", "tiny.onnx", "--device", "hip:0"]).contains("the HIP backend is not built yet"));
-    assert!(usage(&["run", "tiny.onnx", "--device", "tpu"]).contains("`auto` and `cpu`"));
+    assert!(usage(&["run", "tiny.onnx", "--device", "tpu"]).contains("`auto`, `cpu`, `hip:0` and `hip:sim`"));
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_that_names_it() {
+    let (folder, _) = folder_with_tiny();
+    let error = bad(folder.path(), 1, &["run", "tiny.onnx", "--device", "hip:63"]);
+    assert!(error.contains("the device hip:63"), "{error}");
 }
 
 #[test]

@@ -81,6 +81,19 @@ struct GemmKernel {
     finish: Finish,
 }
 
+/// The activation, where the kernel has it; only then are the weights packed.
+pub(crate) fn gate(op: &MoeGemm) -> Option<Gate> {
+    match op.act {
+        None => Some(Gate::Identity),
+        Some(ActivationFn::Affine) if op.alpha.is_none_or(|a| a == 1.0) => Some(Gate::Identity),
+        Some(ActivationFn::Silu) => Some(Gate::Silu(op.alpha.unwrap_or(1.0))),
+        Some(ActivationFn::Gelu) => Some(Gate::Gelu),
+        Some(ActivationFn::GeluTanh) => Some(Gate::GeluTanh),
+        Some(ActivationFn::Relu) => Some(Gate::Relu),
+        Some(_) => None,
+    }
+}
+
 pub(super) fn gemm(op: &MoeGemm, types: &Types<'_>) -> Chosen {
     let weight = types.dtype(3)?;
     let float = matches!(weight, DType::F32 | DType::F16 | DType::BF16);
@@ -89,13 +102,7 @@ pub(super) fn gemm(op: &MoeGemm, types: &Types<'_>) -> Chosen {
     if !float || !wide || !packed(3) || !packed(5) {
         return None;
     }
-    let gate = match op.act {
-        None => Gate::Identity,
-        Some(ActivationFn::Silu) => Gate::Silu(op.alpha.unwrap_or(1.0)),
-        Some(ActivationFn::Gelu) => Gate::Gelu,
-        Some(ActivationFn::Relu) => Gate::Relu,
-        Some(_) => return None,
-    };
+    let gate = gate(op)?;
     let finish = Finish { gate, beta: op.beta.unwrap_or(0.0), limit: op.limit.unwrap_or(f32::INFINITY) };
     let repeat = usize::try_from(op.repeat).ok().filter(|r| *r > 0)?;
     Some(Box::new(GemmKernel { weight, kn: op.kn, repeat, gating: op.gating, finish }))

@@ -103,6 +103,8 @@ pub enum Gate {
     Silu(f32),
     /// The exact GELU.
     Gelu,
+    /// GELU by a tanh.
+    GeluTanh,
     /// `max(g, 0)`.
     Relu,
 }
@@ -324,6 +326,7 @@ fn activate<const FMA: bool>(gate: Gate, x: f32) -> f32 {
         Gate::Identity => x,
         Gate::Silu(alpha) => x * math::sigmoid::<FMA>(alpha * x),
         Gate::Gelu => math::gelu::<FMA>(x),
+        Gate::GeluTanh => math::gelu_tanh::<FMA>(x),
         Gate::Relu => math::max(x, 0.0),
     }
 }
@@ -353,6 +356,7 @@ vectorise! {
             Gate::Identity => {}
             Gate::Silu(alpha) => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::Silu(alpha), *y)),
             Gate::Gelu => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::Gelu, *y)),
+            Gate::GeluTanh => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::GeluTanh, *y)),
             Gate::Relu => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::Relu, *y)),
         }
     }
@@ -369,6 +373,7 @@ vectorise! {
             Gate::Identity => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Identity, ..finish }, *y, u(i))),
             Gate::Silu(a) => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Silu(a), ..finish }, *y, u(i))),
             Gate::Gelu => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Gelu, ..finish }, *y, u(i))),
+            Gate::GeluTanh => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::GeluTanh, ..finish }, *y, u(i))),
             Gate::Relu => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Relu, ..finish }, *y, u(i))),
         }
     }
