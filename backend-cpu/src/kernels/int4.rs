@@ -215,6 +215,9 @@ impl<E: Element> PanelSource for Unpacked<'_, E> {
         let shape = self.w.shape;
         let (to, _) = self.buffer.as_chunks_mut::<PANEL>();
         let depth = len.next_multiple_of(shape.block);
+        if depth == 0 {
+            return (to, 0);
+        }
         for (panel, to) in (self.first_panel + panel..).zip(to.chunks_exact_mut(depth).take(panels)) {
             for (block, to) in (start / shape.block..).zip(to.chunks_exact_mut(shape.block)) {
                 let index = panel * shape.blocks() + block;
@@ -477,6 +480,13 @@ mod tests {
                 case(&Pool::with_isa(2, isa), m, shape, zeros, seed.into(), |x| x);
                 case(&Pool::with_isa(2, isa), m, shape, zeros, seed.into(), f16::from_f32);
             }
+        }
+    }
+
+    #[test]
+    fn no_inputs_give_zeros() {
+        for isa in Isa::available() {
+            case(&Pool::with_isa(1, isa), 9, Int4Shape { n: 1, k: 0, block: 16 }, false, 0, |x| x);
         }
     }
 
