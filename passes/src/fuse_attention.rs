@@ -1,8 +1,8 @@
 //! Recognises attention that exporters spell out, and what its mask means.
 //!
 //! `softmax(q k^T scale + mask) v` becomes one `attention`, whatever reshapes, transpositions and copies of shared key heads
-//! lie between: those are followed by the dimensions they move ([`Axes`](crate::axes::Axes)), so query heads read their key
-//! head in place. Then the mask is looked at element by element ([`mask`]): a condition on positions becomes `causal`,
+//! lie between: those are followed by the dimensions they move (`axes.rs`), so query heads read their key
+//! head in place. Then the mask is looked at element by element (`mask.rs`): a condition on positions becomes `causal`,
 //! `offset` and `left`, what depends on the data of a key alone a small bool operand; anything else stays as it is.
 //!
 //! ```ir before
