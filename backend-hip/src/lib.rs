@@ -21,5 +21,5 @@ mod working;
 pub use code::CodeStore;
 pub use compiler::Compiler;
 pub use device::{Device, DeviceError, Platform};
-pub use loaded::Hip;
+pub use loaded::{Hip, examine};
 pub use target::{HOST_KERNEL, Planner, why_on_host};

@@ -6,7 +6,7 @@ use crate::program::{Instr, Program};
 use crate::session::HipSession;
 use crate::target::Planner;
 use ir::{Tensor, Verified};
-use plan::{CheckedPlan, LowerError, PlanBuilder, Stream, Target, Weights};
+use plan::{CheckedPlan, Layout, LowerError, PlanBuilder, Stream, Target, Weights};
 use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -70,6 +70,7 @@ impl Backend for Hip {
                 return Err(fail(format!("it has {} bytes, its type needs {needed:?}", weight.bytes().len())));
             }
         }
+        examine(&plan)?;
         let program = Program::new(&plan.entries[0])?;
         let device = |e: DeviceError| LoadError::Device(e.to_string());
         let files: BTreeSet<&'static str> = program.steps.iter().flat_map(files).copied().collect();
@@ -87,6 +88,17 @@ impl Backend for Hip {
         let shared = Shared { program, weights, inline, on_device, hip: self.clone() };
         Ok(Box::new(LoadedHip { plan, shared: Arc::new(shared) }))
     }
+}
+
+/// What a device needs of a plan beyond its being safe: every step has a kernel here, reads and writes memory of its own side,
+/// has the scratch memory that its kernels need, and replaces an operand only where they can. [`Hip`] asks for it on every
+/// load; no device is needed.
+pub fn examine(plan: &CheckedPlan) -> Result<(), LoadError> {
+    if let Some((name, info)) = plan.weights.iter().find(|(_, info)| info.layout != Layout::RowMajor) {
+        let reason = format!("its layout is {}, which no kernel of the device reads", info.layout.name());
+        return Err(LoadError::Weight { name: name.clone(), reason });
+    }
+    plan.entries.iter().try_for_each(|entry| Program::new(entry).map(drop))
 }
 
 fn files(step: &Instr) -> &'static [&'static str] {

@@ -2,7 +2,7 @@
 
 use crate::binding::{Binder, binders};
 use crate::lower::Lowering;
-use crate::target::{COMPUTE, lowering};
+use crate::target::{COMPUTE, HOST_KERNEL, lowering};
 use ir::ops::Constraint;
 use ir::{Dim, Op, Value, ValueType};
 use plan::{Arena, COPY, Entry, Launch, Loc, Place, Step, Stream};
@@ -112,6 +112,12 @@ impl Program {
                     let reason = "it is copied within one memory".to_string();
                     return Err(LoadError::Step { node: t.value.clone(), reason });
                 }
+                // Only these have memory that a copy of this backend reaches.
+                let reached = |loc: &Loc| matches!(loc.place, Place::Input(_) | Place::Output(_) | Place::Buffer(_));
+                if !reached(&t.from) || !reached(&t.to) {
+                    let reason = format!("it is copied from {} to {}", t.from, t.to);
+                    return Err(LoadError::Step { node: t.value.clone(), reason });
+                }
                 let to_device = of_device(&t.to);
                 Ok(Instr::Copy { to_device, from: operand(&t.from), to: operand(&t.to), value: t.value.clone() })
             }
@@ -142,6 +148,9 @@ impl Program {
             kernel,
         };
         if launch.stream == Stream::HOST {
+            if !copies && launch.kernel != HOST_KERNEL {
+                return Err(fail("the plan was made by another version: compile the model again"));
+            }
             let late = ins.iter().chain(&outs).any(|o| !o.ty.is_plannable() && o.ty != ValueType::Absent);
             let late = late || op.is_some_and(mentions_late);
             let frees = launch.frees.iter().map(|s| s.0 as usize).collect();
@@ -152,6 +161,14 @@ impl Program {
         let lowering = lowering(graph, value.node, op).map_err(&fail)?;
         if lowering.name() != launch.kernel || launch.stream != COMPUTE {
             return Err(fail("the plan was made by another version: compile the model again"));
+        }
+        let room = lowering.scratch().unwrap_or_else(|| Dim::constant(0));
+        if launch.scratch_bytes != room {
+            return Err(fail("its scratch memory is not what its kernels need"));
+        }
+        let replaced = lowering.in_place().and_then(|i| launch.reads.get(i));
+        if launch.in_place && launch.writes.first() != replaced {
+            return Err(fail("its kernels cannot write to the memory of that operand"));
         }
         let weights = launch.reads.iter().filter_map(|loc| match &loc.place {
             Place::Weight(key) => Some(key.clone()),
@@ -209,8 +226,10 @@ fn device_buffers(entry: &Entry) -> Result<Vec<bool>, LoadError> {
                 _ => {}
             }
         }
-        if let Some(b) = launch.scratch {
-            of[b.0 as usize].get_or_insert(device);
+        if let Some(b) = launch.scratch
+            && *of[b.0 as usize].get_or_insert(device) != device
+        {
+            return Err(mixed(&launch.node));
         }
     }
     // What only copies touch is on the other side of what they connect.
