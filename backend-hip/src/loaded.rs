@@ -71,7 +71,7 @@ impl Backend for Hip {
             }
         }
         examine(&plan)?;
-        let program = Program::new(&plan.entries[0])?;
+        let program = Program::new(&plan.entries[0], &plan.weights)?;
         let device = |e: DeviceError| LoadError::Device(e.to_string());
         let files: BTreeSet<&'static str> = program.steps.iter().flat_map(files).copied().collect();
         for file in files {

@@ -21,6 +21,7 @@ mod softmax;
 use ir::{CoreOp, DType, Dim, Op, TensorType};
 pub(crate) use kernels::Call;
 use kernels::Element;
+use plan::Layout;
 
 /// Memory that a call names: a value of the node, from some byte on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,12 +99,19 @@ pub(crate) struct Types<'t> {
     pub(crate) ins: &'t [Option<&'t TensorType>],
     /// Result types.
     pub(crate) outs: &'t [&'t TensorType],
+    /// How operands lie; row-major where this ends.
+    pub(crate) layouts: &'t [Layout],
 }
 
 impl<'t> Types<'t> {
     /// Operand `i`, when it is there.
     pub(crate) fn input(&self, i: usize) -> Option<&'t TensorType> {
         self.ins.get(i).copied().flatten()
+    }
+
+    /// How operand `i` lies.
+    pub(crate) fn layout(&self, i: usize) -> Layout {
+        self.layouts.get(i).copied().unwrap_or(Layout::RowMajor)
     }
 
     /// The element type of operand `i` as kernels have it.
@@ -158,6 +166,15 @@ pub(crate) fn moved(dtype: DType) -> Result<Element, &'static str> {
 /// The call of a table's function, which typing made sure of.
 pub(crate) fn call(made: Option<Call<Memory>>) -> Call<Memory> {
     made.expect("element types were checked when the kernel was chosen")
+}
+
+/// The operands of an operator whose rows kernels would rather read than their columns, when they are constants.
+pub(crate) fn transposed(op: &Op) -> &'static [usize] {
+    match op {
+        Op::CoreOp(CoreOp::Linear(op)) if op.kn => &[1],
+        Op::CoreOp(CoreOp::MoeGemm(op)) if op.kn => &[3, 5],
+        _ => &[],
+    }
 }
 
 /// The lowering for an operator with operands and results of these types.

@@ -1,14 +1,17 @@
 //! A plan's entry made ready for a device: each step with its lowering, and the memory that each value lies in.
 
 use crate::binding::{Binder, binders};
-use crate::lower::Lowering;
+use crate::lower::{Lowering, transposed};
 use crate::target::{COMPUTE, HOST_KERNEL, lowering};
 use ir::ops::Constraint;
 use ir::{Dim, Op, Value, ValueType};
-use plan::{Arena, COPY, Entry, Launch, Loc, Place, Step, Stream};
+use plan::{Arena, COPY, Entry, Launch, Layout, Loc, Place, Step, Stream, WeightInfo};
 use runtime::{LoadError, StepKernel};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+/// What the plan says of each weight.
+pub(crate) type WeightInfos = BTreeMap<Arc<str>, WeightInfo>;
 
 /// An entry that is ready to run.
 pub(crate) struct Program {
@@ -71,7 +74,7 @@ pub(crate) struct Operand {
 }
 
 impl Program {
-    pub(crate) fn new(entry: &Entry) -> Result<Program, LoadError> {
+    pub(crate) fn new(entry: &Entry, infos: &WeightInfos) -> Result<Program, LoadError> {
         let graph = &entry.graph;
         let mut values: HashMap<&str, Value> = HashMap::new();
         for id in graph.order() {
@@ -88,13 +91,19 @@ impl Program {
             device_weights: BTreeSet::new(),
         };
         for step in &entry.steps {
-            let instr = program.instr(step, &values, &on_device)?;
+            let instr = program.instr(step, &values, &on_device, infos)?;
             program.steps.push(instr);
         }
         Ok(program)
     }
 
-    fn instr(&mut self, step: &Step, values: &HashMap<&str, Value>, on_device: &[bool]) -> Result<Instr, LoadError> {
+    fn instr(
+        &mut self,
+        step: &Step,
+        values: &HashMap<&str, Value>,
+        on_device: &[bool],
+        infos: &WeightInfos,
+    ) -> Result<Instr, LoadError> {
         let value = |name: &Arc<str>| {
             let missing = || LoadError::Step { node: name.clone(), reason: "the graph has no such value".into() };
             values.get(&**name).copied().ok_or_else(missing)
@@ -121,11 +130,11 @@ impl Program {
                 let to_device = of_device(&t.to);
                 Ok(Instr::Copy { to_device, from: operand(&t.from), to: operand(&t.to), value: t.value.clone() })
             }
-            Step::Launch(launch) => self.launch(launch, value(&launch.node)?),
+            Step::Launch(launch) => self.launch(launch, value(&launch.node)?, infos),
         }
     }
 
-    fn launch(&mut self, launch: &Launch, value: Value) -> Result<Instr, LoadError> {
+    fn launch(&mut self, launch: &Launch, value: Value, infos: &WeightInfos) -> Result<Instr, LoadError> {
         let graph = &self.entry.graph;
         let node = graph.node(value.node);
         let fail = |reason: &str| LoadError::Step { node: launch.node.clone(), reason: reason.into() };
@@ -158,7 +167,16 @@ impl Program {
             return Ok(Instr::Host(HostStep { about, op: op.cloned(), ins, outs, frees, late }));
         }
         let op = op.ok_or_else(|| fail("a copy within the device is not planned"))?;
-        let lowering = lowering(graph, value.node, op).map_err(&fail)?;
+        let layout = |loc: &Loc| match &loc.place {
+            Place::Weight(key) => infos.get(key).map_or(Layout::RowMajor, |w| w.layout),
+            _ => Layout::RowMajor,
+        };
+        let layouts: Vec<Layout> = launch.reads.iter().map(layout).collect();
+        let lowering = lowering(graph, value.node, op, &layouts).map_err(&fail)?;
+        let known = |(i, l): (usize, &Layout)| *l == Layout::RowMajor || transposed(op).contains(&i) && *l == Layout::Transposed;
+        if !layouts.iter().enumerate().all(known) {
+            return Err(fail("it cannot read a weight in the layout that it lies in"));
+        }
         if lowering.name() != launch.kernel || launch.stream != COMPUTE {
             return Err(fail("the plan was made by another version: compile the model again"));
         }

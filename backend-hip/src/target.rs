@@ -1,8 +1,9 @@
 //! Plans operators for a device beside the host: kernels of the device where there are some, else the host.
 
-use crate::lower::{Chosen, Types, choose};
+use crate::lower::{Chosen, Types, choose, transposed};
+use ir::graph::Kind;
 use ir::{Graph, NodeId, Op, TensorType, Value, Verified};
-use plan::{LaunchOptions, LowerError, Memory, PlanBuilder, Stream, Target};
+use plan::{LaunchOptions, Layout, LowerError, Memory, PlanBuilder, Stream, Target};
 
 /// Kernels and copies of the device happen in this order.
 pub(crate) const COMPUTE: Stream = Stream(1);
@@ -42,11 +43,15 @@ impl Target for Planner {
             return Ok(());
         }
         // A body runs as a whole on the host.
-        let chosen = if plan.in_body() { Err("it is in a body") } else { lowering(graph, node, op) };
+        let wished: Vec<Layout> = wishes(graph, node, op);
+        let chosen = if plan.in_body() { Err("it is in a body") } else { lowering(graph, node, op, &wished) };
         let (kernel, options) = match &chosen {
             Ok(lowering) => {
                 let (stream, memory) = (Some(COMPUTE), Memory::DEVICE);
                 let (scratch, in_place) = (lowering.scratch(), lowering.in_place());
+                for (value, layout) in graph.operands(node).iter().zip(&wished) {
+                    plan.weight_layout(*value, *layout);
+                }
                 (lowering.name(), LaunchOptions { stream, scratch, in_place, memory })
             }
             Err(_) => (HOST_KERNEL, LaunchOptions::default()),
@@ -58,11 +63,23 @@ impl Target for Planner {
 
 /// Why a node runs on the host; `None` when it does not.
 pub fn why_on_host(graph: &Graph, node: NodeId) -> Option<&'static str> {
-    lowering(graph, node, graph.op(node)?).err()
+    lowering(graph, node, graph.op(node)?, &[]).err()
 }
 
-/// How a node runs on the device: a pure function of its types.
-pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op) -> Chosen {
+/// How a node would have its operands lie. It is granted when all readers wish the same.
+fn wishes(graph: &Graph, node: NodeId, op: &Op) -> Vec<Layout> {
+    let layout = |(i, value): (usize, &Value)| {
+        let matrix = graph.tensor_ty(*value).and_then(|t| Layout::Transposed.bytes(t.dtype, &t.shape.as_const()?));
+        let weight = matches!(graph.node(value.node).kind, Kind::Weight(_));
+        let inline = graph.constant_of(*value).is_some_and(ir::text::is_inline);
+        let wished = transposed(op).contains(&i) && matrix.is_some() && weight && !inline;
+        if wished { Layout::Transposed } else { Layout::RowMajor }
+    };
+    graph.operands(node).iter().enumerate().map(layout).collect()
+}
+
+/// How a node runs on the device: a pure function of its types and of how its operands lie.
+pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op, layouts: &[Layout]) -> Chosen {
     let operands = graph.operands(node);
     let known = |v: &Value| graph.ty(*v).is_plannable() || *graph.ty(*v) == ir::ValueType::Absent;
     let results: Vec<Value> = graph.results(node).collect();
@@ -72,7 +89,7 @@ pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op) -> Chosen {
     let ins: Vec<Option<&TensorType>> = operands.iter().map(|v| graph.tensor_ty(*v)).collect();
     let outs: Option<Vec<&TensorType>> = results.iter().map(|v| graph.tensor_ty(*v)).collect();
     let outs = outs.ok_or("its results are not tensors")?;
-    let chosen = choose(op, &Types { ins: &ins, outs: &outs })?;
+    let chosen = choose(op, &Types { ins: &ins, outs: &outs, layouts })?;
     match chosen.numbers().iter().any(ir::Dim::is_late) {
         true => Err("its sizes are not known before it runs"),
         false => Ok(chosen),

@@ -10,6 +10,10 @@
 #define LDS(T, name, n) __attribute__((shared, aligned(16))) T name[n]
 typedef _Float16 f16;
 typedef __bf16 bf16;
+struct alignas(16) __attribute__((may_alias)) Wide { u32 w[4]; };
+template <class T> DEV Wide load_wide(const T* p) { return *(const Wide*)p; }
+template <class T> DEV void store_wide(T* p, const Wide& v) { *(Wide*)p = v; }
+template <class T> DEV T of_bits(u16 b) { return __builtin_bit_cast(T, b); }
 DEV u32 thread_id() { return __builtin_amdgcn_workitem_id_x(); }
 DEV u32 block_x() { return __builtin_amdgcn_workgroup_id_x(); }
 DEV u32 block_y() { return __builtin_amdgcn_workgroup_id_y(); }
@@ -41,6 +45,8 @@ template <int M> DEV i32 shuffle_xor(i32 v) {
   else return (i32)__builtin_amdgcn_permlanex16((u32)v, (u32)v, 0x76543210u, 0xfedcba98u, false, false);
 }
 template <int M> DEV f32 shuffle_xor(f32 v) { return f32_of((u32)shuffle_xor<M>((i32)bits_of(v))); }
+DEV u32 ballot(bool b) { return __builtin_amdgcn_ballot_w32(b); }
+DEV u32 count_bits(u32 x) { return (u32)__builtin_popcount(x); }
 DEV f32 exp_(f32 x) { return __builtin_expf(x); }
 DEV f32 log_(f32 x) { return __builtin_logf(x); }
 DEV f32 sqrt_(f32 x) { return __builtin_sqrtf(x); }
@@ -66,6 +72,18 @@ template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) {
   u.i[0] = ((const i32x4*)q)[0];
   u.i[1] = ((const i32x4*)q)[1];
   f.v = u.s;
+}
+// FRAG_LD keeps the rows of a tile in shared memory on different banks.
+enum { FRAG_ROWS = 1, FRAG_LD = 40 };
+DEV u32 frag_row(u32) { return lane_id() & 15; }
+// 32 inputs of the row p, from input k on.
+template <class T> DEV void frag_load_wide(Frag<T> (&f)[2], const T* const (&p)[1], u32 k) {
+  union { s16x16 s; Wide w[2]; } u[2];
+  for (int i = 0; i < 2; i++) {
+    u[i].w[0] = load_wide(p[0] + k + i * 16);
+    u[i].w[1] = load_wide(p[0] + k + i * 16 + 8);
+    f[i].v = u[i].s;
+  }
 }
 DEV void acc_zero(Acc& a) { a.v = (f32x8)(0.0f); }
 DEV void tile_mma(Acc& c, const Frag<f16>& a, const Frag<f16>& b) {

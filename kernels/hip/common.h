@@ -22,6 +22,15 @@ DEV f32 wave_max(f32 v) {
   v = max_(v, shuffle_xor<16>(v));
   return v;
 }
+DEV u32 wave_count(u32 v) {
+  i32 n = (i32)v;
+  n += shuffle_xor<1>(n);
+  n += shuffle_xor<2>(n);
+  n += shuffle_xor<4>(n);
+  n += shuffle_xor<8>(n);
+  n += shuffle_xor<16>(n);
+  return (u32)n;
+}
 // Over a block of BLOCK threads; `part` has a place per wave, and is free again on return.
 template <int BLOCK> DEV f32 block_sum(f32 v, f32* part) {
   v = wave_sum(v);
@@ -53,4 +62,20 @@ DEV i64 checked_index(i64 index, i64 n, Report* report) {
   if (at >= 0 && at < n) return at;
   report_index(report, index);
   return -1;
+}
+// N neighbouring elements, a multiple of 16 bytes that begins at one.
+template <int N> DEV void load_elements(const f32* p, f32 (&out)[N]) {
+  for (int i = 0; i < N; i += 4) {
+    Wide v = load_wide(p + i);
+    for (int j = 0; j < 4; j++) out[i + j] = f32_of(v.w[j]);
+  }
+}
+template <int N, class T> DEV void load_elements(const T* p, f32 (&out)[N]) {
+  for (int i = 0; i < N; i += 8) {
+    Wide v = load_wide(p + i);
+    for (int j = 0; j < 4; j++) {
+      out[i + 2 * j] = to_f32(of_bits<T>((u16)v.w[j]));
+      out[i + 2 * j + 1] = to_f32(of_bits<T>((u16)(v.w[j] >> 16)));
+    }
+  }
 }

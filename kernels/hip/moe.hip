@@ -74,55 +74,26 @@ DEV void moe_route_body(const T* logits, const T* bias, i32* ids, T* weights, u3
   }
   for (u32 c = 0; c < k; c++) from_f32(weights[(u64)row * k + c], chosen[c] / divisor * scale);
 }
-// One block: a thread counts and then lists the pairs of its experts. At most 1024 experts.
+// A wave lists the pairs of one expert, behind those of the experts before it.
 template <class I> DEV void expert_index_body(const I* ids, i32* rows, i32* offsets, u32 pairs, u32 experts, Report* report) {
-  LDS(u32, count, 1025);
-  u32 t = thread_id();
-  for (u32 p = t; p < pairs; p += 256) checked_index((i64)ids[p], experts, report);
-  for (u32 e = t; e < experts; e += 256) {
-    u32 found = 0;
-    for (u32 p = 0; p < pairs; p++) { i64 id = (i64)ids[p]; found += (id < 0 ? id + experts : id) == (i64)e; }
-    count[e + 1] = found;
+  u32 e = block_x() * 8 + thread_id() / WAVE, lane = lane_id();
+  if (e > experts) return;
+  u32 next = 0;
+  for (u32 p = lane; p < pairs; p += WAVE) {
+    i64 id = (i64)ids[p];
+    if (e == experts) checked_index(id, experts, report);
+    next += (id < 0 ? id + experts : id) < (i64)e;
   }
-  if (t == 0) count[0] = 0;
-  block_sync();
-  if (t == 0) for (u32 e = 0; e < experts; e++) count[e + 1] += count[e];
-  block_sync();
-  for (u32 e = t; e <= experts; e += 256) offsets[e] = (i32)count[e];
-  for (u32 e = t; e < experts; e += 256) {
-    u32 next = count[e];
-    for (u32 p = 0; p < pairs; p++) { i64 id = (i64)ids[p]; if ((id < 0 ? id + experts : id) == (i64)e) rows[next++] = (i32)p; }
-  }
-}
-// Products of the rows of each expert's pairs: a wave computes one output of 8 pairs at a time, a block 8 outputs of an expert.
-template <class X, class W>
-DEV void moe_rows_body(const X* x, const i32* rows, const i32* offsets, const W* w, const X* bias, f32* y, u32 pairs, u32 tokens,
-                       u32 repeat, u32 experts, u32 n, u32 k, u32 kn, u32 has_bias) {
-  u32 column = block_x() * 8 + thread_id() / WAVE, e = block_z();
-  if (column >= n) return;
-  const W* we = w + (u64)e * n * k;
-  u32 first = (u32)offsets[e], last = min_u((u32)offsets[e + 1], pairs);
-  f32 b = has_bias ? to_f32(bias[(u64)e * n + column]) : 0.f;
-  for (; first < last; first += 8) {
-    u32 count = min_u(8, last - first), pair[8];
-    const X* from[8];
-    f32 sum[8];
-    for (u32 r = 0; r < 8; r++) {
-      u32 p = r < count ? (u32)rows[first + r] : 0;
-      pair[r] = p < pairs ? p : 0;
-      from[r] = x + (u64)(pair[r] / repeat) * k;
-      sum[r] = 0.f;
-    }
-    for (u32 i = lane_id(); i < k; i += WAVE) {
-      f32 v = to_f32(we[kn ? (u64)i * n + column : (u64)column * k + i]);
-      for (u32 r = 0; r < 8; r++)
-        if (r < count) sum[r] = fma_(v, to_f32(from[r][i]), sum[r]);
-    }
-    for (u32 r = 0; r < 8; r++) {
-      if (r >= count) break;
-      f32 total = wave_sum(sum[r]);
-      if (lane_id() == 0) y[(u64)pair[r] * n + column] = total + b;
-    }
+  next = wave_count(next);
+  if (lane == 0) offsets[e] = (i32)next;
+  if (e == experts) return;
+  for (u32 first = 0; first < pairs; first += WAVE) {
+    u32 p = first + lane;
+    i64 id = p < pairs ? (i64)ids[p] : -1 - (i64)experts;
+    bool own = (id < 0 ? id + experts : id) == (i64)e;
+    u32 all = ballot(own);
+    if (own) rows[next + count_bits(all & ((1u << lane) - 1))] = (i32)p;
+    next += count_bits(all);
   }
 }
 enum { GATE_NONE, GATE_INTERLEAVED, GATE_HALVES, GATE_TWO };
@@ -132,6 +103,154 @@ DEV f32 moe_activate(u32 act, f32 x, f32 alpha) {
     case 2: return gelu_(x);
     case 3: return x != x || x > 0.f ? x : 0.f;
     default: return x;
+  }
+}
+// act(g) * (u + beta), both within the limit.
+DEV f32 moe_gate_of(f32 g, f32 u, u32 act, f32 alpha, f32 beta, f32 limit) {
+  g = g > limit ? limit : g;
+  u = u > limit ? limit : u < -limit ? -limit : u;
+  return moe_activate(act, g, alpha) * (u + beta);
+}
+// The expert of a block: one for each, or, where pairs are fewer, that of the slot-th pair in their order if it is its expert's
+// first; `experts` when there is none.
+DEV u32 expert_of(const i32* offsets, u32 slot, u32 slots, u32 experts) {
+  if (slots == experts) return slot;
+  u32 ended = 0;
+  for (u32 e = lane_id(); e < experts; e += WAVE) ended += offsets[e + 1] <= (i32)slot;
+  ended = wave_count(ended);
+  return ended < experts && offsets[ended] == (i32)slot ? ended : experts;
+}
+// Products of the rows of each expert's pairs: a wave computes one output of 8 pairs at a time, a block 8 outputs of an expert.
+template <class X, class W>
+DEV void moe_rows_body(const X* x, const i32* rows, const i32* offsets, const W* w, const X* bias, f32* y, u32 pairs, u32 tokens,
+                       u32 repeat, u32 experts, u32 slots, u32 n, u32 k, u32 kn, u32 has_bias) {
+  enum { E = sizeof(X) + sizeof(W) == 8 ? 4 : 8 };
+  u32 column = block_x() * 8 + thread_id() / WAVE, e = expert_of(offsets, block_z(), slots, experts);
+  if (column >= n || e >= experts) return;
+  const W* we = w + (u64)e * n * k + (kn ? column : (u64)column * k);
+  u32 first = (u32)offsets[e], last = min_u((u32)offsets[e + 1], pairs);
+  f32 b = has_bias ? to_f32(bias[(u64)e * n + column]) : 0.f;
+  bool wide = !kn && k % E == 0 && aligned_wide(x, w);
+  for (; first < last; first += 8) {
+    u32 count = min_u(8, last - first), pair[8];
+    const X* from[8];
+    f32 sum[8];
+    for (u32 r = 0; r < 8; r++) {
+      pair[r] = min_u((u32)rows[first + min_u(r, count - 1)], pairs - 1);
+      from[r] = x + (u64)(pair[r] / repeat) * k;
+      sum[r] = 0.f;
+    }
+    if (wide) {
+      for (u32 i = lane_id() * E; i < k; i += WAVE * E) {
+        f32 a[E], c[E];
+        load_elements(we + i, a);
+        for (u32 r = 0; r < 8; r++) {
+          if (r >= count) break;
+          load_elements(from[r] + i, c);
+          for (int j = 0; j < E; j++) sum[r] = fma_(a[j], c[j], sum[r]);
+        }
+      }
+    } else {
+      for (u32 i = lane_id(); i < k; i += WAVE) {
+        f32 v = to_f32(we[kn ? (u64)i * n : (u64)i]);
+        for (u32 r = 0; r < 8; r++) if (r < count) sum[r] = fma_(v, to_f32(from[r][i]), sum[r]);
+      }
+    }
+    for (u32 r = 0; r < 8; r++) {
+      if (r >= count) break;
+      f32 total = wave_sum(sum[r]);
+      if (lane_id() == 0) y[(u64)pair[r] * n + column] = total + b;
+    }
+  }
+}
+// Rows of x of TILES * 16 pairs of a list of `count`; the last stands for those beyond.
+template <int TILES, class T>
+DEV void rows_of_pairs(RowPointers<T> (&xp)[TILES], const T* x, const i32* list, u32 count, u32 pairs, u32 repeat, u32 k) {
+  for (int t = 0; t < TILES; t++)
+    for (int i = 0; i < FRAG_ROWS; i++) {
+      u32 pair = min_u((u32)list[min_u(t * 16 + frag_row(i), count - 1)], pairs - 1);
+      xp[t].p[i] = x + (u64)(pair / repeat) * k;
+    }
+}
+template <int TILES, class T>
+DEV void gate_tiles(const T* x, const i32* list, u32 count, const T* w, const T* v, const T* w_bias, const T* v_bias, T* y, f32* part, u32 pairs,
+                    u32 repeat, u32 n, u32 k, u32 stride, u32 has_bias, u32 act, f32 alpha, f32 beta, f32 limit) {
+  u32 column = block_x() * 16;
+  RowPointers<T> wp, vp, xp[TILES];
+  for (int i = 0; i < FRAG_ROWS; i++) {
+    u64 at = (u64)min_u(column + frag_row(i), n - 1) * stride * k;
+    wp.p[i] = w + at;
+    vp.p[i] = v + at;
+  }
+  rows_of_pairs(xp, x, list, count, pairs, repeat, k);
+  Acc g[TILES], u[TILES];
+  stream_two(wp, vp, xp, k, g, u);
+  f32* other = part + 8 * TILES * 256;
+  sum_waves(g, part);
+  sum_waves(u, other);
+  for (u32 e = thread_id(); e < TILES * 256; e += 256) {
+    u32 row = e / 16, c = column + e % 16;
+    if (row >= count || c >= n) continue;
+    u32 pair = min_u((u32)list[row], pairs - 1);
+    f32 gb = has_bias ? to_f32(w_bias[c * stride]) : 0.f, ub = has_bias ? to_f32(v_bias[c * stride]) : 0.f;
+    from_f32(y[(u64)pair * n + c], moe_gate_of(part[e] + gb, other[e] + ub, act, alpha, beta, limit));
+  }
+}
+// Gate and up of the rows of each expert's pairs, gated: an expert has `own` rows of weights, of which those of a product lie `stride` apart. A
+// block computes 16 outputs of an expert for its pairs.
+template <class T>
+DEV void moe_gate_body(const T* x, const i32* rows, const i32* offsets, const T* w, const T* v, const T* w_bias, const T* v_bias, T* y,
+                       u32 pairs, u32 tokens, u32 repeat, u32 experts, u32 slots, u32 n, u32 k, u32 own, u32 stride, u32 skip, u32 has_bias,
+                       u32 act, f32 alpha, f32 beta, f32 limit) {
+  LDS(f32, part, 2 * 8 * 2 * 256);
+  u32 e = expert_of(offsets, block_z(), slots, experts);
+  if (e >= experts) return;
+  u64 at = (u64)e * own;
+  u32 first = (u32)offsets[e], last = min_u((u32)offsets[e + 1], pairs);
+  for (; first < last; first += 32) {
+    u32 count = min_u(32, last - first);
+    if (count <= 16)
+      gate_tiles<1>(x, rows + first, count, w + at * k, v + at * k, w_bias + at * has_bias, v_bias + at * has_bias, y, part, pairs, repeat, n,
+                    k, stride, has_bias, act, alpha, beta, limit);
+    else
+      gate_tiles<2>(x, rows + first, count, w + at * k, v + at * k, w_bias + at * has_bias, v_bias + at * has_bias, y, part, pairs, repeat, n,
+                    k, stride, has_bias, act, alpha, beta, limit);
+    block_sync();
+  }
+}
+template <int TILES, class T>
+DEV void down_tiles(const T* x, const i32* list, u32 count, const T* w, const T* bias, f32* y, f32* part, u32 pairs, u32 repeat, u32 n, u32 k,
+                    u32 has_bias) {
+  u32 column = block_x() * 16;
+  RowPointers<T> wp, xp[TILES];
+  for (int i = 0; i < FRAG_ROWS; i++) wp.p[i] = w + (u64)min_u(column + frag_row(i), n - 1) * k;
+  rows_of_pairs(xp, x, list, count, pairs, repeat, k);
+  Acc sum[TILES];
+  stream_tiles(wp, xp, k, sum);
+  sum_waves(sum, part);
+  for (u32 e = thread_id(); e < TILES * 256; e += 256) {
+    u32 row = e / 16, c = column + e % 16;
+    if (row >= count || c >= n) continue;
+    y[(u64)min_u((u32)list[row], pairs - 1) * n + c] = part[e] + (has_bias ? to_f32(bias[c]) : 0.f);
+  }
+}
+// Products of the rows of each expert's pairs by matrix instructions: a block computes 16 outputs of an expert for its pairs.
+template <class T>
+DEV void moe_tiles_body(const T* x, const i32* rows, const i32* offsets, const T* w, const T* bias, f32* y, u32 pairs, u32 tokens, u32 repeat,
+                        u32 experts, u32 slots, u32 n, u32 k, u32 has_bias) {
+  LDS(f32, part, 8 * 4 * 256);
+  u32 e = expert_of(offsets, block_z(), slots, experts);
+  if (e >= experts) return;
+  w += (u64)e * n * k;
+  bias += (u64)e * n * has_bias;
+  u32 first = (u32)offsets[e], last = min_u((u32)offsets[e + 1], pairs);
+  for (; first < last; first += 64) {
+    u32 count = min_u(64, last - first);
+    const i32* list = rows + first;
+    if (count <= 16) down_tiles<1>(x, list, count, w, bias, y, part, pairs, repeat, n, k, has_bias);
+    else if (count <= 32) down_tiles<2>(x, list, count, w, bias, y, part, pairs, repeat, n, k, has_bias);
+    else down_tiles<4>(x, list, count, w, bias, y, part, pairs, repeat, n, k, has_bias);
+    block_sync();
   }
 }
 // What becomes of the products: gated and activated, then each token's pairs weighted and summed.
@@ -150,9 +269,7 @@ DEV void moe_finish_body(const f32* first, const f32* second, const T* weights, 
     else {
       f32 g = gating == GATE_INTERLEAVED ? f[2 * j] : f[j];
       f32 u = gating == GATE_INTERLEAVED ? f[2 * j + 1] : gating == GATE_HALVES ? f[n + j] : second[pair * n + j];
-      g = g > limit ? limit : g;
-      u = u > limit ? limit : u < -limit ? -limit : u;
-      v = moe_activate(act, g, alpha) * (u + beta);
+      v = moe_gate_of(g, u, act, alpha, beta, limit);
     }
     sum = has_weights ? sum + to_f32(weights[pair]) * v : v;
   }
@@ -161,4 +278,6 @@ DEV void moe_finish_body(const f32* first, const f32* second, const T* weights, 
 KERNELS_moe_route
 KERNELS_expert_index
 KERNELS_moe_rows
+KERNELS_moe_gate
+KERNELS_moe_tiles
 KERNELS_moe_finish

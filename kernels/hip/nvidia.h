@@ -8,6 +8,10 @@
 #define LDS(T, name, n) __shared__ __align__(16) T name[n]
 struct f16 { u16 b; };
 struct bf16 { u16 b; };
+struct __align__(16) Wide { u32 w[4]; };
+template <class T> DEV Wide load_wide(const T* p) { return *(const Wide*)p; }
+template <class T> DEV void store_wide(T* p, const Wide& v) { *(Wide*)p = v; }
+template <class T> DEV T of_bits(u16 b) { T r; r.b = b; return r; }
 DEV u32 thread_id() { return threadIdx.x; }
 DEV u32 block_x() { return blockIdx.x; }
 DEV u32 block_y() { return blockIdx.y; }
@@ -26,6 +30,8 @@ DEV i32 shuffle(i32 v, i32 lane) { return __shfl_sync(0xffffffffu, v, lane); }
 DEV f32 shuffle(f32 v, i32 lane) { return __shfl_sync(0xffffffffu, v, lane); }
 template <int M> DEV i32 shuffle_xor(i32 v) { return __shfl_xor_sync(0xffffffffu, v, M); }
 template <int M> DEV f32 shuffle_xor(f32 v) { return __shfl_xor_sync(0xffffffffu, v, M); }
+DEV u32 ballot(bool b) { return __ballot_sync(0xffffffffu, b); }
+DEV u32 count_bits(u32 x) { return (u32)__popc(x); }
 DEV f32 exp_(f32 x) { return expf(x); }
 DEV f32 log_(f32 x) { return logf(x); }
 DEV f32 sqrt_(f32 x) { return sqrtf(x); }
@@ -40,6 +46,15 @@ DEV u32 exchange(u32* at, u32 v) { return atomicExch(at, v); }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __dp4a(a, b, c); }
 // Matrix fragments of 16x16x16. A: four registers of two halves; B: the same loader, used as two n8 halves.
 template <class T> struct Frag { u32 v[4]; };
+enum { FRAG_ROWS = 2, FRAG_LD = 32 };
+DEV u32 frag_row(u32 i) { return (lane_id() >> 2) + i * 8; }
+// 32 inputs of the rows p, from input k on: a lane takes 8 side by side, which two products share.
+template <class T> DEV void frag_load_wide(Frag<T> (&f)[2], const T* const (&p)[2], u32 k) {
+  u32 at = k + (lane_id() & 3) * 8;
+  Wide a = load_wide(p[0] + at), b = load_wide(p[1] + at);
+  f[0].v[0] = a.w[0]; f[0].v[1] = b.w[0]; f[0].v[2] = a.w[1]; f[0].v[3] = b.w[1];
+  f[1].v[0] = a.w[2]; f[1].v[1] = b.w[2]; f[1].v[2] = a.w[3]; f[1].v[3] = b.w[3];
+}
 struct Acc { f32 v[8]; };
 template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) {
   u32 r = lane_id() >> 2, k = (lane_id() & 3) * 2;
@@ -50,10 +65,10 @@ template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) {
 }
 DEV void acc_zero(Acc& a) { for (int i = 0; i < 8; i++) a.v[i] = 0.f; }
 #define MMA_(ty)                                                                                                     \
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
+  asm("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
                : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])                                               \
                : "r"(a.v[0]), "r"(a.v[1]), "r"(a.v[2]), "r"(a.v[3]), "r"(b.v[0]), "r"(b.v[2]));                       \
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
+  asm("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
                : "+f"(c.v[4]), "+f"(c.v[5]), "+f"(c.v[6]), "+f"(c.v[7])                                               \
                : "r"(a.v[0]), "r"(a.v[1]), "r"(a.v[2]), "r"(a.v[3]), "r"(b.v[1]), "r"(b.v[3]));
 DEV void tile_mma(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { MMA_("f16") }

@@ -20,6 +20,10 @@ float logf(float);
 #define LDS(T, name, n) T(&name)[n] = *(T(*)[n])simulator::lds(sizeof(T) * (n))
 typedef _Float16 f16;
 struct bf16 { u16 b; };
+struct alignas(16) __attribute__((may_alias)) Wide { u32 w[4]; };
+template <class T> static inline Wide load_wide(const T* p) { return *(const Wide*)p; }
+template <class T> static inline void store_wide(T* p, const Wide& v) { *(Wide*)p = v; }
+template <class T> static inline T of_bits(u16 b) { return __builtin_bit_cast(T, b); }
 
 namespace simulator {
 enum { RUN, WAVE_OP, BARRIER, DONE };
@@ -85,6 +89,15 @@ DEV i32 shuffle(i32 v, i32 lane) {
 DEV f32 shuffle(f32 v, i32 lane) { return f32_of((u32)shuffle((i32)bits_of(v), lane)); }
 template <int M> DEV i32 shuffle_xor(i32 v) { return shuffle(v, (i32)lane_id() ^ M); }
 template <int M> DEV f32 shuffle_xor(f32 v) { return shuffle(v, (i32)lane_id() ^ M); }
+DEV u32 ballot(bool b) {
+  simulator::Fiber* f = simulator::C.now;
+  u32 s = f->seq++ & 1, all = 0;
+  f->wave->a[s][f->lane].w[0] = b;
+  simulator::yield(simulator::WAVE_OP, "ballot");
+  for (u32 i = 0; i < 32; i++) all |= f->wave->a[s][i].w[0] << i;
+  return all;
+}
+DEV u32 count_bits(u32 x) { return (u32)__builtin_popcount(x); }
 DEV f32 exp_(f32 x) { return expf(x); }
 DEV f32 log_(f32 x) { return logf(x); }
 DEV f32 sqrt_(f32 x) { return __builtin_sqrtf(x); }
@@ -103,6 +116,12 @@ DEV i32 dot4_i8(i32 a, i32 b, i32 c) {
 template <class T> struct Frag { T v[16]; };
 struct Acc { f32 v[8]; };
 template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) { memcpy(f.v, p + (lane_id() & 15) * ld, 32); }
+enum { FRAG_ROWS = 1, FRAG_LD = 40 };
+DEV u32 frag_row(u32) { return lane_id() & 15; }
+template <class T> DEV void frag_load_wide(Frag<T> (&f)[2], const T* const (&p)[1], u32 k) {
+  frag_load(f[0], p[0] + k, 0);
+  frag_load(f[1], p[0] + k + 16, 0);
+}
 DEV void acc_zero(Acc& a) { for (f32& x : a.v) x = 0.f; }
 template <class T> DEV void tile_mma(Acc& c, const Frag<T>& a, const Frag<T>& b) {
   simulator::Fiber* f = simulator::C.now;

@@ -7,6 +7,7 @@
 //! | layout | from | bytes |
 //! | --- | --- | --- |
 //! | `row_major` | anything | as the tensor has |
+//! | `transposed` | `[.., k, n]`, 4- or 2-byte floats | as the tensor has: `[.., n, k]` |
 //! | `panel16` | `[.., n, k]`, 4- or 2-byte floats | `.. * ceil(n/16) * k * 16` elements |
 //! | `panel16_kn` | `[.., k, n]`, 4- or 2-byte floats | the same panels |
 //! | `panel_i8` | `[.., n, k]`, 1-byte integers | `.. * ceil(n/16) * ceil(k/4) * 64`: four inputs of an output side by side, u8 less 128 |
@@ -26,6 +27,8 @@ const GROUP: usize = 4;
 pub enum Layout {
     /// The last dimension is contiguous.
     RowMajor,
+    /// `[.., n, k]`, from `[.., k, n]`.
+    Transposed,
     /// Panels of 16 rows, from `[.., n, k]`.
     Panel16,
     /// Panels of 16 columns, from `[.., k, n]`.
@@ -53,8 +56,9 @@ pub struct Matrix {
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 7] = [
+    pub const ALL: [Layout; 8] = [
         Layout::RowMajor,
+        Layout::Transposed,
         Layout::Panel16,
         Layout::Panel16Kn,
         Layout::PanelI8,
@@ -67,6 +71,7 @@ impl Layout {
     pub fn name(self) -> &'static str {
         match self {
             Layout::RowMajor => "row_major",
+            Layout::Transposed => "transposed",
             Layout::Panel16 => "panel16",
             Layout::Panel16Kn => "panel16_kn",
             Layout::PanelI8 => "panel_i8",
@@ -91,7 +96,7 @@ impl Layout {
         match self {
             Layout::RowMajor => None,
             Layout::Panel16 => float.then_some(Matrix { batch, n: *a, k: *b }),
-            Layout::Panel16Kn => float.then_some(Matrix { batch, n: *b, k: *a }),
+            Layout::Panel16Kn | Layout::Transposed => float.then_some(Matrix { batch, n: *b, k: *a }),
             Layout::PanelI8 => byte.then_some(Matrix { batch, n: *a, k: *b }),
             Layout::PanelI8Kn => byte.then_some(Matrix { batch, n: *b, k: *a }),
             Layout::Nibbles16 => {
@@ -111,6 +116,9 @@ impl Layout {
             return Some(dtype.bytes(ir::tensor::count(dims).ok()?));
         }
         let Matrix { batch, n, k } = self.matrix(dtype, dims)?;
+        if self == Layout::Transposed {
+            return Layout::RowMajor.bytes(dtype, dims);
+        }
         let k = if self.groups_bytes() { k.checked_next_multiple_of(GROUP)? } else { k };
         let rows = n.checked_next_multiple_of(PANEL)?;
         ir::tensor::count(&[batch, rows, k]).ok().map(|elements| dtype.bytes(elements))
@@ -158,6 +166,19 @@ impl Layout {
             Layout::Panel16.move_elements::<GROUP>(groups, &from, &mut to, direction);
             if direction == Direction::Unpack {
                 to.as_chunks_mut().0.iter_mut().for_each(|g| *g = deinterleave(*g));
+            }
+            return Some(to);
+        }
+        if self == Layout::Transposed {
+            let (rows, columns) = match direction {
+                Direction::Pack => (matrix.k, matrix.n),
+                Direction::Unpack => (matrix.n, matrix.k),
+            };
+            for (from, to) in from.chunks_exact(from_each).zip(to.chunks_exact_mut(to_each)) {
+                match dtype.bits() / 8 {
+                    4 => transpose::<4>(rows, columns, from, to),
+                    _ => transpose::<2>(rows, columns, from, to),
+                }
             }
             return Some(to);
         }
@@ -220,6 +241,22 @@ impl Layout {
     }
 }
 
+/// `to[columns, rows]` of `from[rows, columns]`, by squares that fit the cache nearest to the processor.
+fn transpose<const W: usize>(rows: usize, columns: usize, from: &[u8], to: &mut [u8]) {
+    const SQUARE: usize = 32;
+    let (from, _) = from.as_chunks::<W>();
+    let (to, _) = to.as_chunks_mut::<W>();
+    for row in (0..rows).step_by(SQUARE) {
+        for column in (0..columns).step_by(SQUARE) {
+            for c in column..columns.min(column + SQUARE) {
+                for r in row..rows.min(row + SQUARE) {
+                    to[c * rows + r] = from[r * columns + c];
+                }
+            }
+        }
+    }
+}
+
 /// Eight 4-bit codes in order, moved to halves of bytes 0..4 (the first four) and the other halves (the last four).
 fn interleave(group: [u8; GROUP]) -> [u8; GROUP] {
     let code = |i: usize| group[i / 2] >> (i % 2 * 4) & 15;
@@ -246,6 +283,8 @@ mod tests {
     fn every_layout_can_be_undone() {
         let cases = [
             (Layout::RowMajor, DType::I64, vec![3, 5]),
+            (Layout::Transposed, DType::F32, vec![33, 70]),
+            (Layout::Transposed, DType::F16, vec![2, 3, 5]),
             (Layout::Panel16, DType::F32, vec![33, 7]),
             (Layout::Panel16, DType::BF16, vec![2, 3, 16, 5]),
             (Layout::Panel16Kn, DType::F16, vec![4, 9, 19]),
@@ -274,6 +313,13 @@ mod tests {
         assert_eq!(&packed[..3], [0.0, 2.0, 4.0]);
         assert_eq!(&packed[16..19], [1.0, 3.0, 5.0]);
         assert_eq!(&packed[32..34], [32.0, 0.0]);
+    }
+
+    #[test]
+    fn transposed_matrices_have_columns_for_rows() {
+        let plain: Vec<u8> = (0..6u8).flat_map(|i| [i, 0]).collect();
+        let packed = Layout::Transposed.pack(DType::F16, &[2, 3], &plain).unwrap();
+        assert_eq!(packed, [0u8, 3, 1, 4, 2, 5].map(|i| [i, 0]).as_flattened());
     }
 
     #[test]

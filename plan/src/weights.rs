@@ -209,6 +209,7 @@ fn stored_dims(info: &WeightInfo) -> Option<Vec<usize>> {
     };
     let panels = m.n.div_ceil(PANEL);
     Some(match info.layout {
+        Layout::Transposed => vec![m.batch, m.n, m.k],
         Layout::PanelI8 | Layout::PanelI8Kn => vec![m.batch, panels, m.k.div_ceil(4), 4 * PANEL],
         Layout::Nibbles16 => vec![panels, m.k / 4, 4 * PANEL],
         _ => vec![m.batch, panels, m.k, PANEL],

@@ -51,3 +51,59 @@ fn hip_picks_agree_over_long_lines_and_ties() {
         ],
     );
 }
+
+/// As they are, and with weights for `%w..` where there are some.
+fn with_constants(test: &str, graphs: &[&str]) {
+    on_device(test, graphs);
+    let Some(hip) = simulator(test) else { return };
+    let mut random = Random(6);
+    for t in graphs {
+        let g = common::with_weights(t, &mut random).expect("it has weights");
+        assert_eq!(on_host(common::load(hip, &g).plan()), [""; 0], "{t}");
+        run_both(hip, t, &g, &mut random);
+    }
+}
+
+#[test]
+fn hip_linears_agree_for_few_rows_and_many() {
+    with_constants(
+        "hip_linears_agree_for_few_rows_and_many",
+        &[
+            "graph @g(%x: f16[N, 96], %w: f16[96, 40]) { %y = linear(%x, %w) {kn = true} return %y }",
+            "graph @g(%x: bf16[3, N, 288], %w: bf16[21, 288], %b: bf16[21]) { %y = linear(%x, %w, %b) return %y }",
+            "graph @g(%x: f16[N, 1056], %w: f16[16, 1056]) { %y = linear(%x, %w) return %y }",
+            "graph @g(%x: f16[9, N, 64], %w: f16[64, 130], %b: f16[130]) { %y = linear(%x, %w, %b) {kn = true} return %y }",
+            "graph @g(%x: bf16[20, N, 32], %w: bf16[70, 32]) { %y = linear(%x, %w) return %y }",
+            "graph @g(%x: f16[129, 64], %w: f16[8200, 64]) { %y = linear(%x, %w) return %y }",
+            "graph @g(%x: f32[N, 200], %w: f32[200, 33], %b: f32[33]) { %y = linear(%x, %w, %b) {kn = true} return %y }",
+            "graph @g(%x: f32[N, 75], %w: f16[33, 75]) { %y = linear(%x, %w) return %y }",
+            "graph @g(%x: f32[N, 80], %w: bf16[33, 80]) { %y = linear(%x, %w) return %y }",
+        ],
+    );
+}
+
+#[test]
+fn hip_linears_agree_where_rows_begin_anywhere() {
+    on_device(
+        "hip_linears_agree_where_rows_begin_anywhere",
+        &[
+            "graph @g(%a: f16[N, 5], %x: f16[33, 64], %w: f16[20, 64]) { %c = concat(%a, %a) {axis = 0} %y = linear(%x, %w) return %c, %y }",
+            "graph @g(%x: f16[N, 64], %v: f16[128], %w: f16[20, 64]) { %r = relu(%v) %s = slice(%r) {axes = [0], starts = [1], ends = [65], steps = [1]} %z = reshape(%s) {shape = [1, 64]} %y = linear(%z, %w) return %y }",
+        ],
+    );
+}
+
+#[test]
+fn hip_experts_agree_for_narrow_weights_and_long_lists() {
+    with_constants(
+        "hip_experts_agree_for_narrow_weights_and_long_lists",
+        &[
+            "graph @g(%x: f16[T, 64], %i: i32[T, 2], %w: f16[5, 64, 40], %wu: f16[5, 64, 40]) { %r, %o = expert_index(%i) {experts = 5} %y = moe_gemm(%x, %r, %o, %w, _, %wu) {repeat = 2, kn = true, gating = none, act = silu} return %y }",
+            "graph @g(%x: bf16[T, 96], %i: i64[T, 3], %w: bf16[4, 66, 96], %wb: bf16[4, 66]) { %r, %o = expert_index(%i) {experts = 4} %y = moe_gemm(%x, %r, %o, %w, %wb) {repeat = 3, gating = interleaved, act = silu, alpha = 1.702, beta = 1.0, limit = 1.5} return %y }",
+            "graph @g(%x: f16[9, T, 32], %i: i32[9*T, 3], %w: f16[2, 44, 32]) { %r, %o = expert_index(%i) {experts = 2} %y = moe_gemm(%x, %r, %o, %w) {repeat = 3, gating = halves, act = gelu} return %y }",
+            "graph @g(%x: f16[2*T, 64], %i: i32[T, 2], %w: f16[3, 19, 64], %wb: f16[3, 19], %s: f16[T, 2]) { %r, %o = expert_index(%i) {experts = 3} %y = moe_gemm(%x, %r, %o, %w, %wb, _, _, %s) {repeat = 1, gating = none} return %y }",
+            "graph @g(%x: f16[160, 64], %i: i32[80, 2], %w: f16[1, 19, 64], %s: f16[80, 2]) { %r, %o = expert_index(%i) {experts = 1} %y = moe_gemm(%x, %r, %o, %w, _, _, _, %s) {repeat = 1, gating = none} return %y }",
+            "graph @g(%x: f32[2*T, 64], %i: i32[T, 2], %w: f32[6, 64, 19], %s: f32[T, 2]) { %r, %o = expert_index(%i) {experts = 6} %y = moe_gemm(%x, %r, %o, %w, _, _, _, %s) {repeat = 1, kn = true, gating = none} return %y }",
+        ],
+    );
+}

@@ -1,10 +1,11 @@
 //! Mixtures of experts: `moe_route`, `expert_index` and `moe_gemm`, whose products lie in scratch memory, in f32, until they are
 //! gated, weighted and summed.
 
-use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, input, output, scratch};
+use super::{Call, Chosen, Lowering, Memory, Of, Sizes, Types, call, input, output, scratch};
 use ir::Dim;
 use ir::ops::{ActivationFn, ExpertIndex, Gating, MoeGemm, MoeRoute, RouterScore};
 use kernels::{Element, table};
+use plan::Layout;
 
 /// Bytes of a product.
 const F32: i64 = 4;
@@ -104,6 +105,8 @@ impl Lowering for Index {
 
 struct Gemm {
     op: MoeGemm,
+    /// Whether w and v lie as `[experts, k, n]`.
+    kn: [bool; 2],
     x: Element,
     w: Element,
     v: Option<Element>,
@@ -136,7 +139,8 @@ pub(super) fn moe_gemm(op: &MoeGemm, types: &Types<'_>) -> Chosen {
     let outputs = if op.kn { b } else { a };
     let second = if v.is_some() { 2 } else { 1 };
     let bytes = pairs * outputs * F32 * second;
-    Ok(Box::new(Gemm { op: op.clone(), x, w, v, has, act, bytes }))
+    let kn = [3, 5].map(|i| op.kn && types.layout(i) != Layout::Transposed);
+    Ok(Box::new(Gemm { op: op.clone(), kn, x, w, v, has, act, bytes }))
 }
 
 impl Lowering for Gemm {
@@ -162,9 +166,72 @@ impl Lowering for Gemm {
         if y.contains(&0) || pairs == 0 {
             return Ok(vec![]);
         }
+        let slots = experts.min(pairs);
+        let gating = match (self.op.gating, self.v) {
+            (Gating::None, None) => 0,
+            (Gating::Interleaved, _) => 1,
+            (Gating::Halves, _) => 2,
+            (Gating::None, Some(_)) => 3,
+        };
+        let matrices = self.x != Element::F32 && self.w == self.x && self.v.is_none_or(|v| v == self.x);
+        let matrices = matrices && self.kn == [false; 2] && k % 32 == 0;
+        // In halves an expert's second rows begin n rows on, interleaved one row on.
+        let (n, skip) = (y[1] as i64, [0, 1, y[1] as i64, 0][gating as usize]);
+        let bias_alike = gating != 3 || self.has[0] == self.has[1];
+        if matrices && gating != 0 && !self.has[2] && bias_alike {
+            let (w, v) = (3, if self.v.is_some() { 5 } else { 3 });
+            let (w_bias, v_bias) = if self.has[0] { (4, if self.v.is_some() { 6 } else { 4 }) } else { (0, 0) };
+            let element = self.x.bytes();
+            let later = |i: usize, rows: i64| Memory { of: Of::In(i), offset: rows * element };
+            return Ok(vec![call(table::moe_gate(
+                self.x,
+                input(0),
+                input(1),
+                input(2),
+                input(w),
+                later(v, skip * k),
+                input(w_bias),
+                later(v_bias, if self.has[0] { skip } else { 0 }),
+                output(0),
+                pairs,
+                tokens,
+                self.op.repeat.max(1),
+                experts,
+                slots,
+                n,
+                k,
+                outputs,
+                if skip == 1 { 2 } else { 1 },
+                skip,
+                i64::from(self.has[0]),
+                self.act,
+                self.op.alpha.unwrap_or(1.0),
+                self.op.beta.unwrap_or(0.0),
+                self.op.limit.unwrap_or(f32::INFINITY),
+            ))]);
+        }
         let rows = |w_type: Element, w: usize, bias: usize, has_bias: bool, to: i64| {
-            let bias = if has_bias { input(bias) } else { input(0) };
-            let (kn, has_bias) = (i64::from(self.op.kn), i64::from(has_bias));
+            let kn = i64::from(self.kn[usize::from(w == 5)]);
+            let (bias, has_bias) = (if has_bias { input(bias) } else { input(0) }, i64::from(has_bias));
+            if matrices {
+                return call(table::moe_tiles(
+                    self.x,
+                    input(0),
+                    input(1),
+                    input(2),
+                    input(w),
+                    bias,
+                    scratch(to),
+                    pairs,
+                    tokens,
+                    self.op.repeat.max(1),
+                    experts,
+                    slots,
+                    outputs,
+                    k,
+                    has_bias,
+                ));
+            }
             let (x, rows, offsets) = (input(0), input(1), input(2));
             call(table::moe_rows(
                 self.x,
@@ -179,6 +246,7 @@ impl Lowering for Gemm {
                 tokens,
                 self.op.repeat.max(1),
                 experts,
+                slots,
                 outputs,
                 k,
                 kn,
@@ -190,13 +258,6 @@ impl Lowering for Gemm {
         if let Some(v) = self.v {
             calls.push(rows(v, 5, 6, self.has[1], second));
         }
-        let gating = match (self.op.gating, self.v) {
-            (Gating::None, None) => 0,
-            (Gating::Interleaved, _) => 1,
-            (Gating::Halves, _) => 2,
-            (Gating::None, Some(_)) => 3,
-        };
-        let n = y[1] as i64;
         let results = y[0] as i64;
         let has_weights = self.has[2];
         let weights = if has_weights { input(7) } else { input(0) };
