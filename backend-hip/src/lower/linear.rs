@@ -10,7 +10,7 @@ const MANY_ROWS: i64 = 32;
 /// From so many rows on, matrix instructions are faster than plain ones where reading the weight is all the time it takes.
 const MATRIX_ROWS: i64 = 2;
 /// Up to so many rows the weight is streamed once for every 64 of them.
-const STREAMED_ROWS: i64 = 128;
+const STREAMED_ROWS: i64 = 64;
 /// Tiles of 128 are for products of at least so many of them: fewer would leave processors without work.
 const LARGE_TILES: i64 = 128;
 
