@@ -173,7 +173,9 @@ impl Program {
         };
         let layouts: Vec<Layout> = launch.reads.iter().map(layout).collect();
         let lowering = lowering(graph, value.node, op, &layouts).map_err(&fail)?;
-        let known = |(i, l): (usize, &Layout)| *l == Layout::RowMajor || transposed(op).contains(&i) && *l == Layout::Transposed;
+        let known = |(i, l): (usize, &Layout)| {
+            *l == Layout::RowMajor || transposed(op).contains(&i) && *l == Layout::Transposed
+        };
         if !layouts.iter().enumerate().all(known) {
             return Err(fail("it cannot read a weight in the layout that it lies in"));
         }
