@@ -98,7 +98,7 @@ pub fn examine(plan: &CheckedPlan) -> Result<(), LoadError> {
         let reason = format!("its layout is {}, which no kernel of the device reads", info.layout.name());
         return Err(LoadError::Weight { name: name.clone(), reason });
     }
-    plan.entries.iter().try_for_each(|entry| Program::new(entry).map(drop))
+    plan.entries.iter().try_for_each(|entry| Program::new(entry, &plan.weights).map(drop))
 }
 
 fn files(step: &Instr) -> &'static [&'static str] {
