@@ -6,7 +6,7 @@ use crate::program::{Instr, Program};
 use crate::session::HipSession;
 use crate::target::Planner;
 use ir::{Tensor, Verified};
-use plan::{CheckedPlan, Layout, LowerError, PlanBuilder, Stream, Target, Weights};
+use plan::{CheckedPlan, LowerError, PlanBuilder, Stream, Target, Weights};
 use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -91,13 +91,9 @@ impl Backend for Hip {
 }
 
 /// What a device needs of a plan beyond its being safe: every step has a kernel here, reads and writes memory of its own side,
-/// has the scratch memory that its kernels need, and replaces an operand only where they can. [`Hip`] asks for it on every
+/// reads weights as they lie, has the scratch memory that its kernels need, and replaces an operand only where they can. [`Hip`] asks for it on every
 /// load; no device is needed.
 pub fn examine(plan: &CheckedPlan) -> Result<(), LoadError> {
-    if let Some((name, info)) = plan.weights.iter().find(|(_, info)| info.layout != Layout::RowMajor) {
-        let reason = format!("its layout is {}, which no kernel of the device reads", info.layout.name());
-        return Err(LoadError::Weight { name: name.clone(), reason });
-    }
     plan.entries.iter().try_for_each(|entry| Program::new(entry, &plan.weights).map(drop))
 }
 

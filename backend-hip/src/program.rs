@@ -156,7 +156,16 @@ impl Program {
             op: op.map_or("copy", Op::name),
             kernel,
         };
+        let layout = |loc: &Loc| match &loc.place {
+            Place::Weight(key) => infos.get(key).map_or(Layout::RowMajor, |w| w.layout),
+            _ => Layout::RowMajor,
+        };
+        let layouts: Vec<Layout> = launch.reads.iter().map(layout).collect();
+        let strange = || fail("it cannot read a weight in the layout that it lies in");
         if launch.stream == Stream::HOST {
+            if layouts.iter().any(|l| *l != Layout::RowMajor) {
+                return Err(strange());
+            }
             if !copies && launch.kernel != HOST_KERNEL {
                 return Err(fail("the plan was made by another version: compile the model again"));
             }
@@ -167,17 +176,12 @@ impl Program {
             return Ok(Instr::Host(HostStep { about, op: op.cloned(), ins, outs, frees, late }));
         }
         let op = op.ok_or_else(|| fail("a copy within the device is not planned"))?;
-        let layout = |loc: &Loc| match &loc.place {
-            Place::Weight(key) => infos.get(key).map_or(Layout::RowMajor, |w| w.layout),
-            _ => Layout::RowMajor,
-        };
-        let layouts: Vec<Layout> = launch.reads.iter().map(layout).collect();
         let lowering = lowering(graph, value.node, op, &layouts).map_err(&fail)?;
         let known = |(i, l): (usize, &Layout)| {
             *l == Layout::RowMajor || transposed(op).contains(&i) && *l == Layout::Transposed
         };
         if !layouts.iter().enumerate().all(known) {
-            return Err(fail("it cannot read a weight in the layout that it lies in"));
+            return Err(strange());
         }
         if lowering.name() != launch.kernel || launch.stream != COMPUTE {
             return Err(fail("the plan was made by another version: compile the model again"));

@@ -232,8 +232,8 @@ impl Maker<'_> {
             }
         }
         for (key, info) in &self.plan.weights {
-            for layout in [Layout::Panel16, Layout::Panel16Kn, Layout::Conv16] {
-                if layout.bytes(info.dtype, &info.dims).is_some() && self.number == 0 {
+            for layout in [Layout::Transposed, Layout::Panel16, Layout::Panel16Kn, Layout::Conv16] {
+                if layout.bytes(info.dtype, &info.dims).is_some() && layout != info.layout && self.number == 0 {
                     let key = key.clone();
                     let make = move |plan: &mut Plan| {
                         plan.weights.get_mut(&key).expect("it is there").layout = layout;
