@@ -8,6 +8,7 @@ use crate::target::Cpu;
 use ir::Datum;
 use ir::tensor::Aligned;
 use plan::{CheckedPlan, Port, Target, Weights};
+use runtime::backend::fits;
 use runtime::{
     Backend, Batch, LoadError, Loaded, RunError, Session, SlotOptions, Slots, StepError, StepKernel, StepModel,
     StepTime,
@@ -17,18 +18,7 @@ use std::sync::Arc;
 
 impl Backend for Cpu {
     fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError> {
-        if plan.target != self.name() {
-            let (expected, found) = (self.name().to_string(), plan.target.clone());
-            return Err(LoadError::Target { expected, found });
-        }
-        for (name, info) in &plan.weights {
-            let fail = |reason: String| LoadError::Weight { name: name.clone(), reason };
-            let weight = weights.get(name).ok_or_else(|| fail("it is not among the weights given".into()))?;
-            let needed = info.layout.bytes(info.dtype, &info.dims);
-            if info.dtype != ir::DType::Str && needed != Some(weight.bytes().len()) {
-                return Err(fail(format!("it has {} bytes, its type needs {needed:?}", weight.bytes().len())));
-            }
-        }
+        fits(self.name(), &plan, &weights)?;
         let program = |entry: &plan::Entry| Program::new(&plan, entry, &weights).map(Arc::new);
         let main = program(&plan.entries[0])?;
         let step = StepModel::of(&plan).map(|model| Ok((program(&plan.entries[model.entry])?, model)));

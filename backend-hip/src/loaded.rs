@@ -7,6 +7,7 @@ use crate::session::HipSession;
 use crate::target::Planner;
 use ir::{Tensor, Verified};
 use plan::{CheckedPlan, LowerError, PlanBuilder, Stream, Target, Weights};
+use runtime::backend::fits;
 use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,18 +59,7 @@ impl Target for Hip {
 
 impl Backend for Hip {
     fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError> {
-        if plan.target != self.name() {
-            let (expected, found) = (self.name().to_string(), plan.target.clone());
-            return Err(LoadError::Target { expected, found });
-        }
-        for (name, info) in &plan.weights {
-            let fail = |reason: String| LoadError::Weight { name: name.clone(), reason };
-            let weight = weights.get(name).ok_or_else(|| fail("it is not among the weights given".into()))?;
-            let needed = info.layout.bytes(info.dtype, &info.dims);
-            if info.dtype != ir::DType::Str && needed != Some(weight.bytes().len()) {
-                return Err(fail(format!("it has {} bytes, its type needs {needed:?}", weight.bytes().len())));
-            }
-        }
+        fits(self.name(), &plan, &weights)?;
         examine(&plan)?;
         let program = Program::new(&plan.entries[0], &plan.weights)?;
         let device = |e: DeviceError| LoadError::Device(e.to_string());

@@ -16,6 +16,23 @@ pub trait Backend: Target + Send + Sync {
     fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError>;
 }
 
+/// What every backend asks first of a plan that it loads: that it was made for `target`, and that its weights are there and of their
+/// sizes.
+pub fn fits(target: &str, plan: &CheckedPlan, weights: &Weights) -> Result<(), LoadError> {
+    if plan.target != target {
+        return Err(LoadError::Target { expected: target.to_string(), found: plan.target.clone() });
+    }
+    for (name, info) in &plan.weights {
+        let fail = |reason: String| LoadError::Weight { name: name.clone(), reason };
+        let weight = weights.get(name).ok_or_else(|| fail("it is not among the weights given".into()))?;
+        let needed = info.layout.bytes(info.dtype, &info.dims);
+        if info.dtype != ir::DType::Str && needed != Some(weight.bytes().len()) {
+            return Err(fail(format!("it has {} bytes, its type needs {needed:?}", weight.bytes().len())));
+        }
+    }
+    Ok(())
+}
+
 /// A plan that is ready to run; any number of sessions share it.
 pub trait Loaded: Send + Sync {
     /// The plan.

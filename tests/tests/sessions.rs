@@ -89,3 +89,27 @@ fn memory_that_is_too_short_is_an_error_that_names_the_output() {
     assert!(session.bind_output(1, Aligned::zeroed(24)).is_err());
     assert!(model.session(1).take_output(0).is_err());
 }
+
+#[test]
+fn a_backend_refuses_plans_of_another_target_and_weights_of_another_plan() {
+    use backend_cpu::Cpu;
+    use fastinference::ir;
+    use fastinference::plan::{GraphWeights, Plan, Weights, build, check};
+    use runtime::{Backend, LoadError};
+    let planned = |n: usize, target: &dyn fastinference::plan::Target| -> Plan {
+        let text = format!("graph @g(%x: f32[N, 70]) {{ %w = weight : f32[{n}, 70] %y = linear(%x, %w) return %y }}");
+        let mut g = ir::text::parse(&text).unwrap();
+        let w = g.order().into_iter().find(|id| &*g.node(*id).names[0] == "w").unwrap();
+        g.attach(w, Tensor::from_slice(&[n, 70], &vec![0.5f32; n * 70]).unwrap()).unwrap();
+        build(ir::verify(&g).unwrap(), target, "").unwrap()
+    };
+    let weights = |plan: &Plan| Weights::from_source(plan, &GraphWeights::new(plan)).unwrap();
+    let (ours, theirs) = (planned(3, &Cpu), planned(3, &backend_hip::Planner::new("gfx1151")));
+    let load =
+        |plan: &Plan, weights: Weights| Cpu.load(check(plan.clone()).unwrap().into(), weights).map(|_| ()).unwrap_err();
+    let error = load(&theirs, weights(&theirs));
+    assert_eq!(error, LoadError::Target { expected: "cpu".into(), found: "gfx1151".into() });
+    let error = load(&ours, weights(&planned(40, &Cpu))).to_string();
+    assert!(error.contains("weight `w`: it has") && error.contains("its type needs"), "{error}");
+    Cpu.load(check(ours.clone()).unwrap().into(), weights(&ours)).map(|_| ()).unwrap();
+}
