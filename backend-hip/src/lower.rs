@@ -3,7 +3,9 @@
 //! A [`Lowering`] is made from types when a plan is made, and again when it is loaded; once sizes are numbers it says which
 //! kernels are called with what. An operator without one runs on the host, for the reason given here.
 
+mod activation;
 mod attention;
+mod conv;
 mod copy;
 mod gather;
 mod gather_nd;
@@ -13,10 +15,12 @@ mod matmul;
 mod moe;
 mod norm;
 mod pick;
+mod pool;
 mod range;
 mod reduce;
 mod rope;
 mod softmax;
+mod window;
 
 use ir::{CoreOp, DType, Dim, Op, TensorType};
 pub(crate) use kernels::Call;
@@ -190,6 +194,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         | CoreOp::Select(_)
         | CoreOp::Unary(_) => map::map(op, types),
         CoreOp::Concat(op) => copy::concat(op, types),
+        CoreOp::Conv(op) => conv::conv(op, types),
         CoreOp::Expand(_) => copy::expand(types),
         CoreOp::ExpertIndex(op) => moe::expert_index(op, types),
         CoreOp::Fill(_) => copy::fill(types),
@@ -200,6 +205,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
+        CoreOp::Pool(op) => pool::pool(op, types),
         CoreOp::Range(op) => range::range(op),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => copy::reshape(types),

@@ -131,3 +131,43 @@ DEV f32 fmod_(f32 a, f32 b) {
   if (r >= y) r -= y;
   return copysign_((f32)r, a);
 }
+DEV f32 expm1_(f32 x) {
+  f32 u = exp_(x);
+  if (u == 1.f) return x;
+  f32 less = u - 1.f;
+  return less == -1.f || u == infinity() ? less : less * x / log_(u);
+}
+// Functions that follow a sum, with up to two parameters; the order is that of backend-hip/src/lower/activation.rs.
+enum {
+  ACT_NONE, ACT_RELU, ACT_SIGMOID, ACT_TANH, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_MISH, ACT_HARD_SWISH, ACT_SOFTSIGN, ACT_SOFTPLUS,
+  ACT_LEAKY_RELU, ACT_THRESHOLDED_RELU, ACT_ELU, ACT_HARD_SIGMOID, ACT_AFFINE, ACT_SCALED_TANH, ACT_CLIP,
+};
+DEV f32 activate(u32 f, f32 x, f32 alpha, f32 beta) {
+  if (x != x) return x;
+  switch (f) {
+    case ACT_RELU: return x > 0.f ? x : 0.f;
+    case ACT_SIGMOID: return sigmoid_(x);
+    case ACT_TANH: return tanh_(x);
+    case ACT_SILU: return silu_(x);
+    case ACT_GELU: return gelu_(x);
+    case ACT_GELU_TANH: return gelu_tanh_(x);
+    case ACT_MISH: return mish_(x);
+    case ACT_HARD_SWISH: return hard_swish_(x);
+    case ACT_SOFTSIGN: return softsign_(x);
+    case ACT_SOFTPLUS: return softplus_(x);
+    case ACT_LEAKY_RELU: return x < 0.f ? alpha * x : x;
+    case ACT_THRESHOLDED_RELU: return x > alpha ? x : 0.f;
+    case ACT_ELU: return x < 0.f ? alpha * expm1_(x) : x;
+    case ACT_HARD_SIGMOID: {
+      f32 s = alpha * x + beta;
+      return s < 0.f ? 0.f : s > 1.f ? 1.f : s;
+    }
+    case ACT_AFFINE: return alpha * x + beta;
+    case ACT_SCALED_TANH: return alpha * tanh_(beta * x);
+    case ACT_CLIP: {
+      f32 v = x > alpha ? x : alpha;
+      return v < beta ? v : beta;
+    }
+    default: return x;
+  }
+}
