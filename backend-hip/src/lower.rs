@@ -6,20 +6,27 @@
 mod activation;
 mod attention;
 mod conv;
+mod conv_transpose;
 mod copy;
+mod cumulate;
 mod gather;
 mod gather_nd;
+mod group_norm;
 mod linear;
 mod map;
 mod matmul;
 mod moe;
 mod norm;
+mod pad;
 mod pick;
 mod pool;
 mod range;
 mod reduce;
+mod resize;
 mod rope;
+mod scatter;
 mod softmax;
+mod trilu;
 mod window;
 
 use ir::{CoreOp, DType, Dim, Op, TensorType};
@@ -195,26 +202,34 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         | CoreOp::Unary(_) => map::map(op, types),
         CoreOp::Concat(op) => copy::concat(op, types),
         CoreOp::Conv(op) => conv::conv(op, types),
+        CoreOp::ConvTranspose(op) => conv_transpose::conv_transpose(op, types),
+        CoreOp::Cumulate(op) => cumulate::cumulate(op, types),
         CoreOp::Expand(_) => copy::expand(types),
         CoreOp::ExpertIndex(op) => moe::expert_index(op, types),
         CoreOp::Fill(_) => copy::fill(types),
         CoreOp::Gather(op) => gather::gather(op, types),
         CoreOp::GatherNd(op) => gather_nd::gather_nd(op, types),
+        CoreOp::GroupNorm(op) => group_norm::group_norm(op, types),
         CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
+        CoreOp::Pad(op) => pad::pad(op, types),
         CoreOp::Pool(op) => pool::pool(op, types),
         CoreOp::Range(op) => range::range(op),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => copy::reshape(types),
+        CoreOp::Resize(op) => resize::resize(op, types),
         CoreOp::RmsNorm(op) => norm::rms_norm(op, types),
         CoreOp::Rope(op) => rope::rope(op, types),
+        CoreOp::ScatterElements(op) => scatter::scatter_elements(op, types),
+        CoreOp::ScatterNd(op) => scatter::scatter_nd(op, types),
         CoreOp::Slice(op) => copy::slice(op, types),
         CoreOp::Softmax(op) => softmax::softmax(op, types),
         CoreOp::TopK(op) => pick::top_k(op, types),
         CoreOp::Transpose(op) => copy::transpose(op, types),
+        CoreOp::Trilu(op) => trilu::trilu(op, types),
         _ => Err("it has no device kernel yet"),
     }
 }
