@@ -3,11 +3,13 @@
 use crate::failure::Failure;
 use crate::progress::Stages;
 use fastinference::plan::Hash;
-use fastinference::{CompileOptions, DeviceOptions, Model};
+use fastinference::{CompileOptions, DeviceOptions, Model, TextFiles};
 use std::env;
 use std::fs;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::UNIX_EPOCH;
 
 /// How many compiled plans are kept.
@@ -19,7 +21,7 @@ pub fn is_plan(path: &Path) -> bool {
 }
 
 /// The folder that holds a model's tokenizer and configuration: the plan's own, or the one the model lies in.
-pub fn text_folder(path: &Path) -> PathBuf {
+fn text_folder(path: &Path) -> PathBuf {
     let here = if path.is_dir() { path.to_owned() } else { parent(path) };
     match is_plan(&here) && !here.join("tokenizer.json").exists() {
         true => parent(&here),
@@ -64,6 +66,17 @@ pub fn open_cached(path: &Path, on: DeviceOptions) -> Result<Model, Failure> {
         eprintln!("note: the compiled plan is not kept: {why}");
     }
     Ok(compiled.into_model()?)
+}
+
+/// [`open_cached`] for a language model: its tokenizer is read meanwhile.
+pub fn open_with_text(path: &Path, on: DeviceOptions) -> Result<(Model, TextFiles), Failure> {
+    let folder = text_folder(path);
+    let (model, text) = thread::scope(|scope| {
+        let text = scope.spawn(|| TextFiles::open(&folder));
+        let model = open_cached(path, on);
+        (model, text.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    Ok((model?, text?))
 }
 
 fn compile(path: &Path, options: &CompileOptions) -> Result<fastinference::Compiled, Failure> {

@@ -4,13 +4,12 @@
 //! Prompts go in as chunks between the steps in which all running sequences get one token, so that long prompts do not stop the
 //! others.
 
-use crate::generate::{GenerateOptions, Generated, logits_rows, slot_options};
+use crate::generate::{GenerateOptions, Generated, TextFiles, logits_rows, slot_options};
 use crate::{Error, Model};
 use runtime::slots::Batch;
 use runtime::text::{ModelConfig, Output, Sampler, StopRules, Tokenizer};
 use runtime::{Session, StepError};
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How many sequences at a time, and how long.
@@ -35,8 +34,7 @@ impl Default for BatchOptions {
 /// A language model that continues many prompts at a time.
 pub struct BatchGenerator {
     session: Box<dyn Session>,
-    tokenizer: Tokenizer,
-    config: ModelConfig,
+    text: TextFiles,
     options: BatchOptions,
 }
 
@@ -71,14 +69,12 @@ impl Running<'_> {
 }
 
 impl BatchGenerator {
-    /// Prepares a model for batches; `folder` holds `tokenizer.json` and the configuration files.
-    pub fn open(model: &Model, folder: &Path, threads: usize, options: BatchOptions) -> Result<BatchGenerator, Error> {
-        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-        let config = ModelConfig::from_folder(folder)?;
+    /// Prepares a model for batches.
+    pub fn new(model: &Model, text: TextFiles, threads: usize, options: BatchOptions) -> Result<BatchGenerator, Error> {
         let mut session = model.session(threads);
-        let max_len = options.max_len.or(config.max_position_embeddings);
+        let max_len = options.max_len.or(text.config.max_position_embeddings);
         session.open_slots(slot_options(options.slots, max_len, options.max_bytes))?;
-        Ok(BatchGenerator { session, tokenizer, config, options })
+        Ok(BatchGenerator { session, text, options })
     }
 
     /// Continues every prompt; the results are in the prompts' order. `done` sees each one as it is finished.
@@ -88,7 +84,7 @@ impl BatchGenerator {
         options: &GenerateOptions,
         done: &mut dyn FnMut(usize, &Generated),
     ) -> Result<Vec<Generated>, Error> {
-        let BatchGenerator { session, tokenizer, config, options: limits } = self;
+        let BatchGenerator { session, text: TextFiles { tokenizer, config }, options: limits } = self;
         let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
         let mut free: Vec<u32> = (0..limits.slots as u32).rev().collect();
         let mut running: Vec<Running<'_>> = vec![];

@@ -38,31 +38,37 @@ pub struct Generated {
     pub stopped: Option<StopReason>,
 }
 
+/// What turns text into tokens and back. Reading it needs no model, so that both can be opened at the same time.
+pub struct TextFiles {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) config: ModelConfig,
+}
+
+impl TextFiles {
+    /// `folder` holds `tokenizer.json` and the configuration files.
+    pub fn open(folder: &Path) -> Result<TextFiles, Error> {
+        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+        Ok(TextFiles { tokenizer, config: ModelConfig::from_folder(folder)? })
+    }
+}
+
 /// A language model with its tokenizer.
 pub struct Generator {
     session: Box<dyn Session>,
     steps: bool,
-    tokenizer: Tokenizer,
-    config: ModelConfig,
+    text: TextFiles,
 }
 
 impl Generator {
     /// Prepares a model for generation; `folder` holds `tokenizer.json` and the configuration files.
     pub fn open(model: &Model, folder: &Path, threads: usize) -> Result<Generator, Error> {
-        Generator::with_limits(model, folder, threads, None)
+        Generator::new(model, TextFiles::open(folder)?, threads, None)
     }
 
-    /// [`Generator::open`] with the most tokens of a sequence.
-    pub fn with_limits(
-        model: &Model,
-        folder: &Path,
-        threads: usize,
-        max_len: Option<usize>,
-    ) -> Result<Generator, Error> {
-        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-        let config = ModelConfig::from_folder(folder)?;
+    /// For sequences of at most `max_len` tokens; of what the configuration says when there is none.
+    pub fn new(model: &Model, text: TextFiles, threads: usize, max_len: Option<usize>) -> Result<Generator, Error> {
         let mut session = model.session(threads);
-        let max_len = max_len.or(config.max_position_embeddings);
+        let max_len = max_len.or(text.config.max_position_embeddings);
         let steps = match session.open_slots(slot_options(1, max_len, u64::MAX)) {
             Ok(()) => true,
             Err(StepError::NoStep) => false,
@@ -72,7 +78,7 @@ impl Generator {
             // Fails now, not after the first prompt, when the model is no language model.
             Decoder::new(session.inputs(), session.outputs())?;
         }
-        Ok(Generator { session, steps, tokenizer, config })
+        Ok(Generator { session, steps, text })
     }
 
     /// Continues `prompt`. `show` gets each piece of text when it is complete, and may end generation.
@@ -82,13 +88,13 @@ impl Generator {
         options: &GenerateOptions,
         show: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        let prompt_ids = self.tokenizer.encode(prompt)?;
-        let mut rules = StopRules::of_model(&self.config).with_max_new_tokens(options.max_tokens);
+        let prompt_ids = self.text.tokenizer.encode(prompt)?;
+        let mut rules = StopRules::of_model(&self.text.config).with_max_new_tokens(options.max_tokens);
         if !options.stop.is_empty() {
             rules = rules.with_strings(options.stop.clone());
         }
-        let mut sampler = Sampler::new(options.sampling.clone(), self.config.vocab_size)?;
-        let mut output = Output::new(&self.tokenizer, rules, prompt_ids.len())?;
+        let mut sampler = Sampler::new(options.sampling.clone(), self.text.config.vocab_size)?;
+        let mut output = Output::new(&self.text.tokenizer, rules, prompt_ids.len())?;
         let mut sequence = match self.steps {
             true => {
                 self.session.truncate(0, 0)?;

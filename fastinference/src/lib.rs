@@ -27,7 +27,7 @@ pub use batch::{BatchGenerator, BatchOptions};
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
 pub use device::{Device, DeviceOptions, examine_devices};
 pub use error::Error;
-pub use generate::{GenerateOptions, Generated, Generator};
+pub use generate::{GenerateOptions, Generated, Generator, TextFiles};
 pub use importer;
 pub use ir::{self, DType, Datum, Tensor, TensorType, ValueType};
 pub use model::Model;

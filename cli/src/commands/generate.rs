@@ -82,9 +82,8 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         _ => from_standard_input()?,
     };
     let started = Instant::now();
-    let model = models::open_cached(&flags.model, flags.on.on())?;
-    let folder = models::text_folder(&flags.model);
-    let mut generator = Generator::with_limits(&model, &folder, flags.on.threads, flags.slots.max_len)?;
+    let (model, text) = models::open_with_text(&flags.model, flags.on.on())?;
+    let mut generator = Generator::new(&model, text, flags.on.threads, flags.slots.max_len)?;
     let loading = started.elapsed();
     let options =
         GenerateOptions { sampling: flags.how.sampling(), max_tokens: flags.how.max_tokens, stop: flags.stop.clone() };

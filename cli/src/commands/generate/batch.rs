@@ -20,11 +20,10 @@ pub fn main(file: &Path, flags: &Flags) -> Result<(), Failure> {
         );
     }
     let started = Instant::now();
-    let model = models::open_cached(&flags.model, flags.on.on())?;
+    let (model, text) = models::open_with_text(&flags.model, flags.on.on())?;
     let slots = (flags.slots.slots as usize).min(prompts.len());
     let limits = BatchOptions { slots, max_len: flags.slots.max_len, ..BatchOptions::default() };
-    let folder = models::text_folder(&flags.model);
-    let mut generator = BatchGenerator::open(&model, &folder, flags.on.threads, limits)?;
+    let mut generator = BatchGenerator::new(&model, text, flags.on.threads, limits)?;
     let loading = started.elapsed();
     let options =
         GenerateOptions { sampling: flags.how.sampling(), max_tokens: flags.how.max_tokens, stop: flags.stop.clone() };
