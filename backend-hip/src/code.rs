@@ -1,13 +1,15 @@
-//! Code objects: compiled once per source, architecture and compiler, kept in a folder, loaded once per device.
+//! Code objects: taken from the plan where it carries some that fit, else compiled once per source, architecture and compiler,
+//! kept in a folder, and loaded once per device.
 
 use crate::compiler::Compiler;
 use crate::device::{Device, DeviceError, Function, Module, Platform};
 use kernels::{Kernel, Source, source};
+use plan::{CodeObject, Hash};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 /// Files being written get a number of their own.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -25,22 +27,27 @@ impl CodeStore {
         CodeStore { folder: folder.into() }
     }
 
-    /// The file with the code object of a source, compiled now if it is not there.
-    pub fn object(&self, compiler: &Compiler, text: &str, arch: &str) -> Result<PathBuf, DeviceError> {
-        let failed = |e: io::Error| DeviceError::Compile(format!("{}: {e}", self.folder.display()));
+    /// Where the code object of a source is, whether it is there or not.
+    fn place(&self, compiler: &Compiler, text: &str, arch: &str) -> PathBuf {
         let mut hash = blake3::Hasher::new();
         for part in [text, arch, &compiler.version(), &compiler.options(arch).join(" ")] {
             hash.update(&(part.len() as u64).to_le_bytes());
             hash.update(part.as_bytes());
         }
         let key = &hash.finalize().to_hex()[..32];
-        let object = self.folder.join(format!("{key}.{}", compiler.ending()));
+        self.folder.join(format!("{key}.{}", compiler.ending()))
+    }
+
+    /// The file with the code object of a source, compiled now if it is not there.
+    pub fn object(&self, compiler: &Compiler, text: &str, arch: &str) -> Result<PathBuf, DeviceError> {
+        let failed = |e: io::Error| DeviceError::Compile(format!("{}: {e}", self.folder.display()));
+        let object = self.place(compiler, text, arch);
         if object.is_file() {
             return Ok(object);
         }
         fs::create_dir_all(&self.folder).map_err(failed)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let own = self.folder.join(format!("{key}.{}.{number}", std::process::id()));
+        let own = object.with_extension(format!("{}.{number}", std::process::id()));
         let (from, to) = (own.with_extension("source"), own.with_extension("object"));
         fs::write(&from, text).map_err(failed)?;
         let compiled = compiler.compile(text, arch, &from, &to);
@@ -50,35 +57,137 @@ impl CodeStore {
         fs::rename(&to, &object).map_err(failed)?;
         Ok(object)
     }
+
+    /// The code object of a file of kernels, for a plan to carry.
+    pub fn of_file(&self, compiler: &Compiler, file: &str, arch: &str) -> Result<CodeObject, DeviceError> {
+        let text = text(file, compiler.source())?;
+        let object = self.object(compiler, &text, arch)?;
+        CodeObject::of_file(object, arch, file, Hash::of(text.as_bytes()), &compiler.version())
+            .map_err(|e| DeviceError::Compile(e.to_string()))
+    }
+}
+
+/// What happens while code objects are brought to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodeEvent {
+    /// Kernels are compiled, which takes seconds.
+    Compiling {
+        /// Their file.
+        file: &'static str,
+        /// For what.
+        arch: String,
+    },
+    /// They have been compiled, or could not be.
+    Compiled,
+    /// Why something that the plan carries is not used.
+    Unused(String),
+}
+
+/// Hears of every [`CodeEvent`].
+#[derive(Clone, Default)]
+pub struct CodeWatch(Option<Arc<dyn Fn(CodeEvent) + Send + Sync>>);
+
+impl CodeWatch {
+    /// Calls a function for each event, on the thread where it happens.
+    pub fn new(hear: impl Fn(CodeEvent) + Send + Sync + 'static) -> CodeWatch {
+        CodeWatch(Some(Arc::new(hear)))
+    }
+
+    fn tell(&self, event: CodeEvent) {
+        if let Some(hear) = &self.0 {
+            hear(event);
+        }
+    }
+}
+
+impl fmt::Debug for CodeWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "CodeWatch(a function)" } else { "CodeWatch(nobody)" })
+    }
 }
 
 /// Modules of one device.
 pub(crate) struct Modules {
     device: Device,
     store: CodeStore,
+    watch: CodeWatch,
     compiler: OnceLock<Result<Compiler, DeviceError>>,
+    carried: Mutex<Vec<CodeObject>>,
     loaded: Mutex<BTreeMap<&'static str, Arc<Module>>>,
 }
 
 impl Modules {
-    pub(crate) fn new(device: &Device, store: CodeStore) -> Modules {
-        Modules { device: device.clone(), store, compiler: OnceLock::new(), loaded: Mutex::default() }
+    pub(crate) fn new(device: &Device, store: CodeStore, watch: CodeWatch) -> Modules {
+        let (compiler, carried, loaded) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Modules { device: device.clone(), store, watch, compiler, carried, loaded }
     }
 
-    /// The module of a kernel's file, compiled and loaded now if it is not yet.
+    /// Offers the code objects of a plan, which are looked at before anything is compiled.
+    pub(crate) fn carry(&self, objects: Vec<CodeObject>) {
+        let arch = self.device.arch();
+        if !objects.is_empty() && !objects.iter().any(|o| o.info.arch == arch) {
+            let mut arches: Vec<&str> = objects.iter().map(|o| &*o.info.arch).collect();
+            arches.dedup();
+            let arches = arches.join(", ");
+            let why =
+                format!("the plan carries code for {arches}, and this device is {arch}: kernels are compiled here");
+            self.watch.tell(CodeEvent::Unused(why));
+        }
+        *self.carried.lock().unwrap_or_else(|e| e.into_inner()) = objects;
+    }
+
+    /// The module of a kernel's file: the plan's where it fits, else compiled and loaded now if it is not yet.
     pub(crate) fn module(&self, file: &'static str) -> Result<Arc<Module>, DeviceError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(known) = loaded.get(file) {
             return Ok(known.clone());
         }
-        let found = self.compiler.get_or_init(|| Compiler::find(self.device.platform()));
-        let compiler = found.as_ref().map_err(Clone::clone)?;
-        let text = text(file, compiler.source())?;
-        let object = self.store.object(compiler, &text, self.device.arch())?;
         self.device.make_current()?;
-        let module = Module::load(&self.device, &image(&self.device, &object)?)?;
+        let carried = self.carried.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let fitting = carried.iter().find(|o| o.info.arch == self.device.arch() && o.info.file() == file);
+        let module = match fitting.map(|object| self.of_plan(object, file)) {
+            Some(Ok(module)) => module,
+            Some(Err(why)) => {
+                let why = format!("the plan's code for {} is not used: {why}", fitting.expect("it is there").info.name);
+                self.watch.tell(CodeEvent::Unused(why.clone()));
+                self.compiled(file).map_err(|e| DeviceError::Compile(format!("{e}; {why}")))?
+            }
+            None => self.compiled(file)?,
+        };
         loaded.insert(file, module.clone());
         Ok(module)
+    }
+
+    /// Loads what the plan carries, or says why not.
+    fn of_plan(&self, object: &CodeObject, file: &'static str) -> Result<Arc<Module>, String> {
+        let by = match self.device.platform() {
+            Platform::Amd => Source::Amd,
+            Platform::Nvidia => Source::Nvidia,
+            // It would run on this processor with all that this process may do.
+            Platform::Simulator => return Err("the simulator runs only what is compiled here".into()),
+        };
+        let text = text(file, by).map_err(|e| e.to_string())?;
+        if object.info.source != Hash::of(text.as_bytes()) {
+            return Err("it was compiled from kernels of another version".into());
+        }
+        let mut image = object.read().map_err(|e| e.to_string())?;
+        image.push(0);
+        Module::load(&self.device, &image).map_err(|e| e.to_string())
+    }
+
+    fn compiled(&self, file: &'static str) -> Result<Arc<Module>, DeviceError> {
+        let found = self.compiler.get_or_init(|| Compiler::find(self.device.platform()));
+        let compiler = found.as_ref().map_err(Clone::clone)?;
+        let (text, arch) = (text(file, compiler.source())?, self.device.arch());
+        let news = !self.store.place(compiler, &text, arch).is_file();
+        if news {
+            self.watch.tell(CodeEvent::Compiling { file, arch: arch.to_string() });
+        }
+        let object = self.store.object(compiler, &text, arch);
+        if news {
+            self.watch.tell(CodeEvent::Compiled);
+        }
+        Module::load(&self.device, &image(&self.device, &object?)?)
     }
 
     /// A kernel.

@@ -47,8 +47,19 @@ impl Compiler {
             Platform::Nvidia => RuntimeCompiler::nvidia().map(|c| Compiler(Kind::Nvidia(c))),
             Platform::Amd => match Compiler::clang() {
                 Some(clang) => Ok(clang),
-                None => RuntimeCompiler::hip().map(|c| Compiler(Kind::Hip(c))),
+                None => RuntimeCompiler::hip().map(|c| Compiler(Kind::Hip(c))).map_err(|e| {
+                    DeviceError::Compile(format!("there is no clang++ of version {LEAST_CLANG} or newer, and {e}"))
+                }),
             },
+        }
+    }
+
+    /// The best compiler here for an architecture such as `gfx1151` or `sm_90`, whose device need not be here.
+    pub fn for_arch(arch: &str) -> Result<Compiler, DeviceError> {
+        match arch {
+            a if a.starts_with("gfx") => Compiler::find(Platform::Amd),
+            a if a.starts_with("sm_") => Compiler::find(Platform::Nvidia),
+            _ => Err(DeviceError::Compile(format!("`{arch}` is no architecture of a GPU"))),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! [`Planner`] plans for an architecture and needs no device: a node runs on the device where [`lower`](self) has a kernel for
 //! it, else on the host within the same plan, with copies and syncs that the planner places and the checker proves.
-//! [`Hip`] loads such plans on an open [`Device`]: code objects are compiled once and kept on disk, weights are brought to
+//! [`Hip`] loads such plans on an open [`Device`]: code objects come from the plan, or are compiled once and kept on disk, weights are brought to
 //! the device through pinned memory, and each kernel is called only where its declared extents fit.
 
 mod binding;
@@ -18,8 +18,8 @@ mod step;
 mod target;
 mod working;
 
-pub use code::CodeStore;
+pub use code::{CodeEvent, CodeStore, CodeWatch};
 pub use compiler::Compiler;
 pub use device::{Device, DeviceError, Platform};
-pub use loaded::{Hip, examine};
+pub use loaded::{Hip, examine, kernel_files};
 pub use target::{HOST_KERNEL, Planner, why_on_host};

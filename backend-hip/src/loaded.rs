@@ -1,12 +1,12 @@
 //! A plan on a device: code objects and weights, shared by all sessions.
 
-use crate::code::{CodeStore, Modules};
+use crate::code::{CodeStore, CodeWatch, Modules};
 use crate::device::{Device, DeviceError, DeviceMemory, HostMemory, Queue};
 use crate::program::{Instr, Program};
 use crate::session::HipSession;
 use crate::target::Planner;
 use ir::{Tensor, Verified};
-use plan::{CheckedPlan, LowerError, PlanBuilder, Stream, Target, Weights};
+use plan::{CheckedPlan, CodeObject, LowerError, PlanBuilder, Stream, Target, Weights};
 use runtime::backend::fits;
 use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,19 @@ pub struct Hip {
 impl Hip {
     /// A device, with a store for code objects and someone to run what has no kernel.
     pub fn new(device: Device, store: CodeStore, host: Arc<dyn HostExecutor>) -> Hip {
-        let modules = Arc::new(Modules::new(&device, store));
+        Hip::watched(device, store, host, CodeWatch::default())
+    }
+
+    /// [`Hip::new`], which tells of the code objects that it compiles or does not use.
+    pub fn watched(device: Device, store: CodeStore, host: Arc<dyn HostExecutor>, watch: CodeWatch) -> Hip {
+        let modules = Arc::new(Modules::new(&device, store, watch));
         Hip { planner: Planner::new(device.arch()), device, modules, host }
+    }
+
+    /// Offers the code objects that a plan carries to every plan that is loaded from now on. Those for this device's architecture
+    /// and of this program's kernels are used; nothing is compiled in their place.
+    pub fn carry(&self, objects: Vec<CodeObject>) {
+        self.modules.carry(objects);
     }
 
     /// The device.
@@ -63,8 +74,7 @@ impl Backend for Hip {
         examine(&plan)?;
         let program = Program::new(&plan.entries[0], &plan.weights)?;
         let device = |e: DeviceError| LoadError::Device(e.to_string());
-        let files: BTreeSet<&'static str> = program.steps.iter().flat_map(files).copied().collect();
-        for file in files {
+        for file in files(&program) {
             self.modules.module(file).map_err(device)?;
         }
         let inline = program.entry.inline_constants();
@@ -81,17 +91,27 @@ impl Backend for Hip {
 }
 
 /// What a device needs of a plan beyond its being safe: every step has a kernel here, reads and writes memory of its own side,
-/// reads weights as they lie, has the scratch memory that its kernels need, and replaces an operand only where they can. [`Hip`] asks for it on every
-/// load; no device is needed.
+/// reads weights as they lie, has the scratch memory that its kernels need, and replaces an operand only where they can.
+/// [`Hip`] asks for it on every load; no device is needed.
 pub fn examine(plan: &CheckedPlan) -> Result<(), LoadError> {
     plan.entries.iter().try_for_each(|entry| Program::new(entry, &plan.weights).map(drop))
 }
 
-fn files(step: &Instr) -> &'static [&'static str] {
-    match step {
+/// The files of kernels that a plan for a device needs.
+pub fn kernel_files(plan: &CheckedPlan) -> Result<BTreeSet<&'static str>, LoadError> {
+    let mut needed = BTreeSet::new();
+    for entry in &plan.entries {
+        needed.extend(files(&Program::new(entry, &plan.weights)?));
+    }
+    Ok(needed)
+}
+
+fn files(program: &Program) -> BTreeSet<&'static str> {
+    let of_step = |step: &Instr| match step {
         Instr::Kernel(kernel) => kernel.lowering.files(),
         Instr::Host(_) | Instr::Copy { .. } | Instr::HostWaits | Instr::Nothing => &[],
-    }
+    };
+    program.steps.iter().flat_map(of_step).copied().collect()
 }
 
 /// What sessions of one plan share.

@@ -19,7 +19,7 @@ pub struct RunFlags {
 impl RunFlags {
     /// The device, with the folder for its code objects.
     pub fn on(&self) -> DeviceOptions {
-        DeviceOptions { device: self.device, code_objects: models::code_objects() }
+        models::on(self.device)
     }
 }
 

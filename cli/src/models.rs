@@ -1,14 +1,16 @@
 //! Opens what the user names: a plan, an .onnx file or a model's folder. Compiled plans are kept for the next time.
 
 use crate::failure::Failure;
-use crate::progress::Stages;
+use crate::progress::{self, Stages};
 use fastinference::plan::Hash;
-use fastinference::{CompileOptions, DeviceOptions, Model, TextFiles};
+use fastinference::{CodeEvent, CodeWatch, CompileOptions, Device, DeviceOptions, Model, TextFiles};
+use indicatif::ProgressBar;
 use std::env;
 use std::fs;
 use std::io;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
 use std::time::UNIX_EPOCH;
 
@@ -34,6 +36,23 @@ fn parent(path: &Path) -> PathBuf {
         Some(parent) if parent != Path::new("") => parent.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// A device with the folder for its code objects. Kernels that are compiled while a plan is loaded show a spinner, and why a plan's
+/// own code is not used is said on standard error.
+pub fn on(device: Device) -> DeviceOptions {
+    let bar: Mutex<Option<ProgressBar>> = Mutex::default();
+    let watch = CodeWatch::new(move |event| {
+        let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
+        match event {
+            CodeEvent::Compiling { file, arch } => {
+                *bar = Some(progress::spinner(&format!("compiling kernels of {file} for {arch}")));
+            }
+            CodeEvent::Compiled => bar.take().iter().for_each(ProgressBar::finish_and_clear),
+            CodeEvent::Unused(why) => eprintln!("note: {why}"),
+        }
+    });
+    DeviceOptions { device, code_objects: code_objects(), watch }
 }
 
 /// Loads a plan, or compiles a model in memory.

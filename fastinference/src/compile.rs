@@ -1,12 +1,13 @@
 //! From an ONNX file to a checked plan.
 
+use crate::carry::{Carried, code_for};
 use crate::device::{DeviceOptions, Engine};
 use crate::{Error, Model};
 use bytes::Bytes;
 use ir::DType;
 use passes::{Driver, Miss, Stage, audit::Audit, make_kv_stateful, pipeline};
 use plan::store::{WriteOptions, write};
-use plan::{CheckedPlan, GraphWeights, Hash, Layout, Source, WeightSource, Weights};
+use plan::{CheckedPlan, CodeObject, GraphWeights, Hash, Layout, Source, WeightSource, Weights};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
@@ -30,6 +31,8 @@ pub struct CompileOptions {
     pub on: DeviceOptions,
     /// An architecture that the plan is made for instead: `gfx1151`, `sm_90`, `cpu`. No such device need be here.
     pub target: Option<String>,
+    /// More architectures that the plan carries code objects for; those of `target` it always carries where a compiler is here.
+    pub code_for: Vec<String>,
 }
 
 /// Watches a compilation.
@@ -63,6 +66,8 @@ pub struct Report {
     pub weight_bytes: u64,
     /// How long it took.
     pub elapsed: Duration,
+    /// Code objects in the plan, by architecture.
+    pub code: Vec<Carried>,
     /// Oddities of the model that did no harm.
     pub warnings: Vec<String>,
 }
@@ -73,6 +78,7 @@ pub struct Compiled {
     weights: GraphWeights,
     report: Report,
     companions: Vec<(String, PathBuf)>,
+    code: Vec<CodeObject>,
     engine: Engine,
 }
 
@@ -99,6 +105,9 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Error> {
 pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progress) -> Result<Compiled, Error> {
     let started = Instant::now();
     let file = model_file(path)?;
+    for arch in &options.code_for {
+        Engine::of_target(arch)?;
+    }
     let engine = match &options.target {
         Some(target) => Engine::of_target(target)?,
         None => Engine::open(&options.on)?,
@@ -171,13 +180,24 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         link(&mut made, &imported.files);
     }
     let plan = plan::check(made).map_err(|found| plan::store::StoreError::Unsafe(found.clone()))?;
+    let mut entries = vec![("main", verified)];
+    let step = step.as_ref().map(|step| ir::verify(step).expect("the driver verified the graph after the last pass"));
+    entries.extend(step.map(|step| (make_kv_stateful::STEP, step)));
+    let mut carried = vec![];
+    let mut code = vec![];
+    for arch in architectures(options) {
+        let (did, objects) = code_for(arch, &plan, &entries, options.on.code_objects.as_deref(), progress);
+        carried.push(did);
+        code.extend(objects);
+    }
     let weights = GraphWeights::new(&plan);
     let mut report = Report {
+        code: carried,
         nodes_before,
         nodes_after: operators(&graph),
         warnings: imported.warnings,
         verified: inputs_evaluated,
-        states: step.as_ref().map_or(0, |s| s.states().len()),
+        states: step.map_or(0, |s| s.graph().states().len()),
         weight_bytes: plan.weights.values().filter_map(|w| w.layout.bytes(w.dtype, &w.dims)).sum::<usize>() as u64,
         ..Report::default()
     };
@@ -194,7 +214,18 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     let folder = file.parent().unwrap_or(Path::new("."));
     let companions = COMPANIONS.iter().map(|name| (name.to_string(), folder.join(name)));
     let companions = companions.filter(|(_, path)| path.is_file()).collect();
-    Ok(Compiled { plan, weights, report, companions, engine })
+    Ok(Compiled { plan, weights, report, companions, code, engine })
+}
+
+/// Architectures of GPUs that the plan is made for.
+fn architectures(options: &CompileOptions) -> Vec<&str> {
+    let mut found: Vec<&str> = vec![];
+    for arch in options.target.iter().chain(&options.code_for) {
+        if !found.contains(&arch.as_str()) && arch != "cpu" && arch != "sim" {
+            found.push(arch);
+        }
+    }
+    found
 }
 
 fn names(stages: &[Stage]) -> Vec<&'static str> {
@@ -272,15 +303,17 @@ impl Compiled {
     /// Writes the plan as a folder, whole or not at all; returns its size in bytes. Fails when something is there already
     /// and `overwrite` is not set.
     pub fn save(&self, folder: &Path, overwrite: bool) -> Result<u64, Error> {
-        let options = WriteOptions { replace: overwrite, files: self.companions.clone(), progress: None };
+        let (files, code) = (self.companions.clone(), self.code.clone());
+        let options = WriteOptions { replace: overwrite, files, code, progress: None };
         write(&self.plan, &self.weights, folder, options)?;
         let files = fs::read_dir(folder).into_iter().flatten().flatten();
-        Ok(files.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum())
+        let code: u64 = self.code.iter().map(|object| object.info.bytes).sum();
+        Ok(files.filter_map(|f| f.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum::<u64>() + code)
     }
 
     /// Makes the model ready to run, without writing it.
     pub fn into_model(self) -> Result<Model, Error> {
         let weights = Weights::from_source(&self.plan, &self.weights)?;
-        Model::new(self.plan, weights, &self.engine)
+        Model::new(self.plan, weights, self.code, &self.engine)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::Error;
 use backend_cpu::Cpu;
-use backend_hip::{CodeStore, Compiler, DeviceError, Hip, Planner, Platform};
-use plan::Target;
+use backend_hip::{CodeStore, CodeWatch, Compiler, DeviceError, Hip, Planner, Platform};
+use plan::{CodeObject, Target};
 use runtime::Backend;
 use std::fmt;
 use std::path::PathBuf;
@@ -58,6 +58,8 @@ pub struct DeviceOptions {
     /// Folder where code objects are kept once they are compiled; only its owner should be able to write to it. A device
     /// other than the processor needs one.
     pub code_objects: Option<PathBuf>,
+    /// Hears of kernels that are compiled while a plan is loaded, and of code in the plan that does not fit the device.
+    pub watch: CodeWatch,
 }
 
 /// A backend that is ready to plan and to load.
@@ -80,7 +82,7 @@ impl Engine {
         let folder = options.code_objects.clone();
         let missing = || failed(DeviceError::Compile("there is no folder to keep code objects in".into()));
         let store = CodeStore::new(folder.ok_or_else(missing)?);
-        Ok(Engine::Hip(Box::new(Hip::new(device, store, Arc::new(Cpu)))))
+        Ok(Engine::Hip(Box::new(Hip::watched(device, store, Arc::new(Cpu), options.watch.clone()))))
     }
 
     /// For planning only.
@@ -98,6 +100,14 @@ impl Engine {
             Engine::Cpu(cpu) => Ok(cpu),
             Engine::Hip(hip) => Ok(&**hip),
             Engine::Planner(planner) => Err(Error::Planned(planner.name().to_string())),
+        }
+    }
+
+    /// Offers code objects of a plan to the device.
+    pub(crate) fn carry(&self, code: &[CodeObject]) {
+        match self {
+            Engine::Hip(hip) => hip.carry(code.to_vec()),
+            Engine::Cpu(_) | Engine::Planner(_) => {}
         }
     }
 

@@ -14,6 +14,7 @@
 //! [`generate::Generator`] writes text with a language model, [`batch::BatchGenerator`] for many prompts at a time.
 
 pub mod batch;
+mod carry;
 pub mod cases;
 mod compile;
 mod device;
@@ -22,8 +23,9 @@ pub mod generate;
 mod model;
 mod random;
 
-pub use backend_hip::{HOST_KERNEL, why_on_host};
+pub use backend_hip::{CodeEvent, CodeWatch, HOST_KERNEL, why_on_host};
 pub use batch::{BatchGenerator, BatchOptions};
+pub use carry::Carried;
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
 pub use device::{Device, DeviceOptions, examine_devices};
 pub use error::Error;
@@ -31,7 +33,7 @@ pub use generate::{GenerateOptions, Generated, Generator, TextFiles};
 pub use importer;
 pub use ir::{self, DType, Datum, Tensor, TensorType, ValueType};
 pub use model::Model;
-pub use plan::{self, CheckedPlan, Plan, Port};
+pub use plan::{self, CheckedPlan, CodeInfo, Plan, Port};
 pub use random::RandomInputs;
 pub use runtime::slots::{Batch, Part, SlotOptions, Slots, StepError, StepModel};
 pub use runtime::text;

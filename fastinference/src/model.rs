@@ -3,7 +3,7 @@
 use crate::device::{DeviceOptions, Engine};
 use crate::{CompileOptions, Error, RandomInputs, compile, random};
 use ir::{Datum, Verified};
-use plan::{CheckedPlan, GraphWeights, Port, StoreError, Weights};
+use plan::{CheckedPlan, CodeInfo, CodeObject, GraphWeights, Port, StoreError, Weights};
 use runtime::{Loaded, Session, StepKernel};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,14 +12,21 @@ use std::sync::Arc;
 pub struct Model {
     plan: Arc<CheckedPlan>,
     weights: Weights,
+    code: Vec<CodeObject>,
     loaded: Box<dyn Loaded>,
 }
 
 impl Model {
-    pub(crate) fn new(plan: CheckedPlan, weights: Weights, engine: &Engine) -> Result<Model, Error> {
+    pub(crate) fn new(
+        plan: CheckedPlan,
+        weights: Weights,
+        code: Vec<CodeObject>,
+        engine: &Engine,
+    ) -> Result<Model, Error> {
         let plan = Arc::new(plan);
+        engine.carry(&code);
         let loaded = engine.backend()?.load(plan.clone(), weights.clone())?;
-        Ok(Model { plan, weights, loaded })
+        Ok(Model { plan, weights, code, loaded })
     }
 
     /// Opens a plan folder, or compiles an .onnx file or a model folder in memory.
@@ -40,7 +47,7 @@ impl Model {
         let loaded = plan::store::load(folder)?;
         let engine = Engine::open(on)?;
         if loaded.plan.target == engine.target().name() {
-            return Model::new(loaded.plan, loaded.weights, &engine);
+            return Model::new(loaded.plan, loaded.weights, loaded.code, &engine);
         }
         let graphs = loaded.plan.entries.iter().map(|e| plan::graph_with_weights(&loaded.plan, e, &loaded.weights));
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;
@@ -48,19 +55,19 @@ impl Model {
         let names = loaded.plan.entries.iter().map(|e| e.name.as_str());
         let entries: Vec<(&str, Verified<'_>)> = names.zip(verified).collect();
         let made = plan::build_entries(&entries, engine.target(), &loaded.plan.model_hash)?;
-        Model::of_plan(made, &engine)
+        Model::of_plan(made, loaded.code, &engine)
     }
 
-    fn of_plan(made: plan::Plan, engine: &Engine) -> Result<Model, Error> {
+    fn of_plan(made: plan::Plan, code: Vec<CodeObject>, engine: &Engine) -> Result<Model, Error> {
         let plan = plan::check(made).map_err(StoreError::Unsafe)?;
         let weights = Weights::from_source(&plan, &GraphWeights::new(&plan))?;
-        Model::new(plan, weights, engine)
+        Model::new(plan, weights, code, engine)
     }
 
     /// Plans a graph as it stands, without passes; its weights must have their data.
     pub fn from_graph(graph: Verified<'_>) -> Result<Model, Error> {
         let engine = Engine::open(&DeviceOptions::default())?;
-        Model::of_plan(plan::build(graph, engine.target(), "")?, &engine)
+        Model::of_plan(plan::build(graph, engine.target(), "")?, vec![], &engine)
     }
 
     /// Inputs, in order.
@@ -81,6 +88,11 @@ impl Model {
     /// The weights, as the plan stores them.
     pub fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// The code objects that the plan carries.
+    pub fn code(&self) -> impl Iterator<Item = &CodeInfo> {
+        self.code.iter().map(|object| &object.info)
     }
 
     /// Every step with the kernel that runs it.

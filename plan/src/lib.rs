@@ -5,6 +5,7 @@
 pub mod arena;
 pub mod build;
 pub mod check;
+pub mod code;
 pub mod layout;
 pub mod model;
 pub mod store;
@@ -17,6 +18,7 @@ mod yaml;
 pub use arena::{Arena, LayoutError, Offsets};
 pub use build::{LaunchOptions, LowerError, Memory, PlanBuilder, PlanError, Target, build, build_entries};
 pub use check::{CheckedPlan, Finding, check};
+pub use code::{CodeInfo, CodeObject};
 pub use layout::Layout;
 pub use model::{
     Buffer, BufferId, COPY, Entry, Hash, Launch, Loc, Place, Plan, Port, SlotId, Source, Step, Stream, SyncKind,

@@ -1,10 +1,12 @@
-//! A plan as a folder: plan.yaml, graph.ir, weights.safetensors, and files that come along (a tokenizer).
+//! A plan as a folder: plan.yaml, graph.ir, weights.safetensors, code objects of devices, and files that come along
+//! (a tokenizer).
 //!
 //! Writing fills a sibling folder and renames it, so that a plan is there whole or not at all. Loading is parse, then
 //! check: what comes out is a [`CheckedPlan`] and its weights, mapped where they lie. plan.yaml and graph.ir are hashed on
 //! load, of weights the header and the sizes are compared; their bytes only by [`Weights::verify`].
 
 use crate::check::{CheckedPlan, Finding, check};
+use crate::code::{self, CodeObject};
 use crate::model::{Entry, Hash, Plan, Source, body_key};
 use crate::weights::{WeightSource, Weights};
 use crate::{weights, yaml};
@@ -59,6 +61,14 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// A code object is not the one that was written.
+    #[error("{}/{arch}/{name} was changed or cut short after it was written; recompile the plan", crate::code::FOLDER)]
+    Code {
+        /// Its architecture.
+        arch: String,
+        /// Its file.
+        name: String,
+    },
     /// The plan is not safe to run.
     #[error("the plan is not safe to run; recompile it\n{}", shown(.0))]
     Unsafe(Vec<Finding>),
@@ -85,6 +95,8 @@ pub struct WriteOptions<'a> {
     pub replace: bool,
     /// Files that come along: name in the plan, and the file to copy.
     pub files: Vec<(String, PathBuf)>,
+    /// Code objects that come along.
+    pub code: Vec<CodeObject>,
     /// Called with the bytes written and the bytes in all.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
@@ -111,7 +123,8 @@ pub fn write(
     let content = weights::write(&at.join(weights::FILE), &mut plan, source, progress)?;
     let graphs: String = plan.entries.iter().map(|entry| entry.graph.to_string()).collect();
     put(GRAPH_FILE, &graphs)?;
-    put(yaml::FILE, &yaml::print(&plan, Hash::of(graphs.as_bytes()), content))?;
+    put(yaml::FILE, &yaml::print(&plan, &options.code, Hash::of(graphs.as_bytes()), content))?;
+    code::write(at, &options.code)?;
     for (name, from) in &options.files {
         fs::copy(from, at.join(name)).map_err(|e| StoreError::io(from, e))?;
     }
@@ -159,6 +172,8 @@ pub struct Loaded {
     pub plan: CheckedPlan,
     /// Its weights.
     pub weights: Weights,
+    /// Code objects that it carries.
+    pub code: Vec<CodeObject>,
 }
 
 /// Loads a plan from its folder.
@@ -181,7 +196,8 @@ pub fn load(folder: &Path) -> Result<Loaded, StoreError> {
     let plan = check(Plan { target: parsed.target, model_hash: parsed.model_hash, entries, weights: parsed.weights })
         .map_err(StoreError::Unsafe)?;
     let weights = Weights::open(folder, &plan, parsed.content)?;
-    Ok(Loaded { plan, weights })
+    let code = parsed.code.into_iter().map(|info| CodeObject::carried(info, folder)).collect();
+    Ok(Loaded { plan, weights, code })
 }
 
 fn read(folder: &Path, name: &str) -> Result<String, StoreError> {

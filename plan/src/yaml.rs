@@ -15,6 +15,7 @@
 //! digest: 0f3a...
 //! ```
 
+use crate::code::{CodeInfo, CodeObject};
 use crate::model::{Entry, Hash, Plan, WeightInfo};
 use crate::store::StoreError;
 use crate::text::{Reader, Reason, buffer_line, port_line, weight_line};
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The version that is written: a plan of the same major and a smaller minor version loads too.
-pub const VERSION: (u32, u32) = (1, 1);
+pub const VERSION: (u32, u32) = (1, 2);
 
 pub(crate) const FILE: &str = "plan.yaml";
 const DIGEST: &str = "\ndigest: ";
@@ -40,6 +41,9 @@ struct PlanFile {
     content: String,
     entries: Vec<EntryFile>,
     weights: String,
+    /// Code objects, since version 1.2.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    code: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     digest: String,
 }
@@ -73,10 +77,11 @@ pub(crate) struct Parsed {
     pub content: Hash,
     pub entries: Vec<Entry>,
     pub weights: BTreeMap<Arc<str>, WeightInfo>,
+    pub code: Vec<CodeInfo>,
 }
 
 /// The text of plan.yaml.
-pub(crate) fn print(plan: &Plan, graph: Hash, content: Hash) -> String {
+pub(crate) fn print(plan: &Plan, code: &[CodeObject], graph: Hash, content: Hash) -> String {
     let file = PlanFile {
         version: format!("{}.{}", VERSION.0, VERSION.1),
         target: plan.target.clone(),
@@ -85,6 +90,7 @@ pub(crate) fn print(plan: &Plan, graph: Hash, content: Hash) -> String {
         content: content.to_string(),
         entries: plan.entries.iter().map(print_entry).collect(),
         weights: lines(plan.weights.iter().map(|(key, info)| weight_line(key, info))),
+        code: lines(code.iter().map(|object| object.info.to_string())),
         digest: String::new(),
     };
     let body = serde_yaml::to_string(&file).expect("text and numbers can be written");
@@ -131,8 +137,14 @@ pub(crate) fn parse(text: &str) -> Result<Parsed, StoreError> {
             return Err(field("weights", format!("`{key}` is there twice")));
         }
     }
+    let code = each_line("code", &file.code, |_, line| CodeInfo::read(line))?;
+    let mut files: Vec<(&str, &str)> = code.iter().map(|c| (&*c.arch, &*c.name)).collect();
+    files.sort();
+    if let Some(twice) = files.windows(2).find(|w| w[0] == w[1]) {
+        return Err(field("code", format!("{} is there twice for {}", twice[0].1, twice[0].0)));
+    }
     let (graph, content) = (hash("graph", &file.graph)?, hash("content", &file.content)?);
-    Ok(Parsed { target: file.target, model_hash: file.model, graph, content, entries, weights })
+    Ok(Parsed { target: file.target, model_hash: file.model, graph, content, entries, weights, code })
 }
 
 fn check_version(text: &str) -> Result<(), StoreError> {

@@ -6,15 +6,16 @@ use libloading::Library;
 
 /// The first of these libraries that loads. `what` is what the user would install.
 pub(super) fn open(names: &[&str], what: &str) -> Result<Library, DeviceError> {
-    let mut why = String::new();
+    let mut why: Option<String> = None;
     for name in names {
         // SAFETY: initialisers of a driver's library run here; they are the vendor's and expect to be loaded so.
         match unsafe { Library::new(name) } {
             Ok(library) => return Ok(library),
-            Err(e) => why = e.to_string(),
+            // Of the names that are tried, the first is the one to look for.
+            Err(e) => drop(why.get_or_insert_with(|| e.to_string())),
         }
     }
-    Err(DeviceError::Missing(format!("{what} is not installed ({why})")))
+    Err(DeviceError::Missing(format!("{what} is not installed ({})", why.unwrap_or_default())))
 }
 
 /// A function of a library as a plain pointer, which stays valid while the library is loaded: callers keep it for good.

@@ -13,7 +13,7 @@ use crate::models;
 use crate::tensor_file::write_file;
 use clap::Args;
 use facts::Facts;
-use fastinference::{CompileOptions, Device, DeviceOptions};
+use fastinference::{CompileOptions, Device};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -46,7 +46,7 @@ pub struct Flags {
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
-    let on = DeviceOptions { device: flags.device, code_objects: models::code_objects() };
+    let on = models::on(flags.device);
     let model = models::open(&flags.model, &CompileOptions { on, ..CompileOptions::default() })?;
     let facts = Facts::of(&flags.model, &model, &flags.dims.to_map())?;
     let mut out = io::stdout().lock();

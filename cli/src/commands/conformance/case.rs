@@ -7,7 +7,7 @@ use fastinference::importer::{self, ImportError};
 use fastinference::ir::attr::Attr;
 use fastinference::ir::ops::{HostOp, Op};
 use fastinference::ir::{Graph, eval};
-use fastinference::{CompileOptions, Datum, DeviceOptions, Error, Model, Session, ValueType};
+use fastinference::{CompileOptions, Datum, Error, Model, Session, ValueType};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -104,7 +104,7 @@ impl Runner {
                 Ok(Runner::Reference(Box::new(importer::import(path, &Default::default())?.graph)))
             }
             CaseDevice::Plan(device) => {
-                let on = DeviceOptions { device, code_objects: models::code_objects() };
+                let on = models::on(device);
                 let options = CompileOptions { on, ..CompileOptions::default() };
                 let model = Model::open(path, &options)?;
                 let session = model.session(threads);

@@ -7,7 +7,7 @@ use super::indices::{self, Index};
 use crate::failure::Failure;
 use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
 use fastinference::plan::{Arena, Entry, Offsets, Step};
-use fastinference::{CheckedPlan, Model};
+use fastinference::{CheckedPlan, CodeInfo, Model};
 use fastinference::{HOST_KERNEL, why_on_host};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -77,6 +77,26 @@ pub struct EntryFacts {
     pub indices: Vec<Index>,
 }
 
+/// A code object of a plan.
+#[derive(Debug, Serialize)]
+pub struct CodeFacts {
+    /// The architecture.
+    pub arch: String,
+    /// The file of kernels.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Who compiled it.
+    pub compiler: String,
+}
+
+impl CodeFacts {
+    fn of(info: &CodeInfo) -> CodeFacts {
+        let (arch, file, compiler) = (info.arch.clone(), info.file().to_string(), info.compiler.clone());
+        CodeFacts { arch, file, bytes: info.bytes, compiler }
+    }
+}
+
 /// A plan's facts.
 pub struct Facts {
     /// What was inspected.
@@ -105,6 +125,8 @@ pub struct Facts {
     pub arena_bytes: u64,
     /// All weights.
     pub weight_bytes: u64,
+    /// Code objects that the plan carries.
+    pub code: Vec<CodeFacts>,
 }
 
 impl Facts {
@@ -134,6 +156,7 @@ impl Facts {
             arena: vec![],
             arena_bytes: 0,
             weight_bytes: model.weight_bytes(),
+            code: model.code().map(CodeFacts::of).collect(),
         };
         let lookup = |name: &str| Some(number(name));
         for entry in &plan.entries {

@@ -1,6 +1,6 @@
 //! The facts as one JSON object.
 
-use super::facts::{EntryFacts, Facts, NodeFacts};
+use super::facts::{CodeFacts, EntryFacts, Facts, NodeFacts};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ struct Object<'a> {
     symbols: &'a BTreeMap<String, i64>,
     constraints: &'a [String],
     weight_bytes: u64,
+    code: &'a [CodeFacts],
     arena_bytes: u64,
     steps: usize,
     ops: &'a BTreeMap<String, usize>,
@@ -38,6 +39,7 @@ pub fn object(facts: &Facts) -> String {
         symbols: &facts.symbols,
         constraints: &facts.constraints,
         weight_bytes: facts.weight_bytes,
+        code: &facts.code,
         arena_bytes: facts.arena_bytes,
         steps: facts.steps,
         ops: &facts.ops,

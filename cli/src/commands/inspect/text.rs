@@ -1,6 +1,6 @@
 //! The facts as text: a summary and the operators; on request the graph and the steps.
 
-use super::facts::Facts;
+use super::facts::{CodeFacts, Facts};
 use crate::table::{Align, Table};
 use crate::units;
 use fastinference::CheckedPlan;
@@ -17,6 +17,7 @@ pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool
     facts.outputs.iter().try_for_each(|(name, ty)| writeln!(out, "  out      {name} {ty}"))?;
     facts.constraints.iter().try_for_each(|c| writeln!(out, "  assumes  {c}"))?;
     writeln!(out, "  weights  {}", units::bytes(facts.weight_bytes))?;
+    code(out, facts)?;
     let arena = units::bytes(facts.arena_bytes);
     writeln!(out, "  arena    {arena} in {} {}", units::plural(facts.arena.len(), "buffer"), facts.assumption())?;
     writeln!(out, "  steps    {} for {}", facts.steps, units::plural(facts.ops.values().sum(), "node"))?;
@@ -40,6 +41,17 @@ pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool
         })?;
     }
     Ok(())
+}
+
+/// `gfx1151 400 KB: linear, norm (by clang version 19.1.7)`, a line per architecture.
+fn code(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
+    let mut by_arch: BTreeMap<&str, Vec<&CodeFacts>> = BTreeMap::new();
+    facts.code.iter().for_each(|c| by_arch.entry(&c.arch).or_default().push(c));
+    by_arch.iter().try_for_each(|(arch, objects)| {
+        let files: Vec<&str> = objects.iter().map(|c| &*c.file).collect();
+        let bytes = units::bytes(objects.iter().map(|c| c.bytes).sum());
+        writeln!(out, "  code     {arch} {bytes}: {} (by {})", files.join(", "), objects[0].compiler)
+    })
 }
 
 #[derive(Default)]
