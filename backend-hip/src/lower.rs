@@ -21,6 +21,7 @@ mod pad;
 mod pick;
 mod pool;
 mod range;
+mod recurrent;
 mod reduce;
 mod resize;
 mod rope;
@@ -210,8 +211,10 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Gather(op) => gather::gather(op, types),
         CoreOp::GatherNd(op) => gather_nd::gather_nd(op, types),
         CoreOp::GroupNorm(op) => group_norm::group_norm(op, types),
+        CoreOp::Gru(op) => recurrent::gru(op, types),
         CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
+        CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
@@ -230,6 +233,21 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::TopK(op) => pick::top_k(op, types),
         CoreOp::Transpose(op) => copy::transpose(op, types),
         CoreOp::Trilu(op) => trilu::trilu(op, types),
-        _ => Err("it has no device kernel yet"),
+        // An operator that is new must be thought of: there is no arm for all others.
+        CoreOp::CachedAttention(_) | CoreOp::KvWrite(_) => Err("caches of sequences are kept by the host"),
+        CoreOp::ConvInteger(_) | CoreOp::MatMulInteger(_) => Err("no kernel multiplies 8-bit integers"),
+        CoreOp::DequantizeLinear(_) | CoreOp::QuantizeLinear(_) => Err("no kernel scales to integers and back"),
+        CoreOp::Dims(_) | CoreOp::ShapeOf(_) => Err("it gives sizes, which the host has at hand"),
+        CoreOp::DynamicQuantizeLinear(_) => Err("no kernel finds the range that it quantises to"),
+        CoreOp::DynamicQuantizeLstm(_) => Err("its states are quantised over all sequences together in every step"),
+        CoreOp::GatherElements(_) => Err("no kernel reads an index for every element"),
+        CoreOp::GroupQueryAttention(_) => Err("no kernel rotates, appends to a cache and attends at once"),
+        CoreOp::Lrn(_) => Err("no kernel sums over neighbouring channels"),
+        CoreOp::MatMulNBits(_) | CoreOp::MoeNBits(_) => Err("no kernel unpacks weights of 2, 4 or 8 bits"),
+        CoreOp::Moe(_) => Err("no kernel routes and multiplies at once; its parts have kernels"),
+        CoreOp::OneHot(_) => Err("no kernel compares indices with their places"),
+        CoreOp::Rnn(_) => Err("of recurrent layers only LSTM and GRU have kernels"),
+        CoreOp::TensorScatter(_) => Err("no kernel writes rows to a place per sample"),
+        CoreOp::Tile(_) => Err("no kernel repeats whole tensors"),
     }
 }

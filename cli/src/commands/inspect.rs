@@ -5,6 +5,7 @@ mod facts;
 mod html;
 mod indices;
 mod json;
+mod placement;
 mod text;
 
 use crate::failure::Failure;

@@ -4,6 +4,7 @@
 //! [`ASSUMED`].
 
 use super::indices::{self, Index};
+use super::placement::Placement;
 use crate::failure::Failure;
 use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
 use fastinference::plan::{Arena, Entry, Offsets, Step};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 /// The number that stands for a symbol nobody fixed.
 pub const ASSUMED: i64 = 16;
+/// What plans for the processor alone say that they are for.
+const CPU: &str = "cpu";
 
 /// An expression and its number under [`Facts::symbols`].
 #[derive(Clone, Debug, Serialize)]
@@ -127,6 +130,8 @@ pub struct Facts {
     pub weight_bytes: u64,
     /// Code objects that the plan carries.
     pub code: Vec<CodeFacts>,
+    /// Where the work is done, in a plan for a device.
+    pub placement: Option<Placement>,
 }
 
 impl Facts {
@@ -157,6 +162,7 @@ impl Facts {
             arena_bytes: 0,
             weight_bytes: model.weight_bytes(),
             code: model.code().map(CodeFacts::of).collect(),
+            placement: None,
         };
         let lookup = |name: &str| Some(number(name));
         for entry in &plan.entries {
@@ -172,6 +178,7 @@ impl Facts {
         }
         facts.ops = facts.entries.get("main").map(|e| e.ops.clone()).unwrap_or_default();
         facts.place(main, &lookup);
+        facts.placement = (plan.target != CPU).then(|| Placement::of(&plan.target, &facts.nodes));
         Ok(facts)
     }
 
@@ -231,11 +238,6 @@ impl Facts {
     /// Nodes that run on the reference evaluation.
     pub fn on_reference(&self) -> impl Iterator<Item = &NodeFacts> {
         self.nodes.iter().filter(|n| n.kernel == "reference")
-    }
-
-    /// Nodes that run on the host beside a device, with the reason.
-    pub fn on_host(&self) -> impl Iterator<Item = &NodeFacts> {
-        self.nodes.iter().filter(|n| n.on_host.is_some())
     }
 
     /// `with B = 1, S = 16 assumed`: under which numbers the amounts hold; empty when the model has no symbols.

@@ -1,6 +1,7 @@
 //! The facts as one JSON object.
 
 use super::facts::{CodeFacts, EntryFacts, Facts, NodeFacts};
+use super::placement::Placement;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -15,6 +16,8 @@ struct Object<'a> {
     code: &'a [CodeFacts],
     arena_bytes: u64,
     steps: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a Placement>,
     ops: &'a BTreeMap<String, usize>,
     entries: &'a BTreeMap<String, EntryFacts>,
     nodes: &'a [NodeFacts],
@@ -42,6 +45,7 @@ pub fn object(facts: &Facts) -> String {
         code: &facts.code,
         arena_bytes: facts.arena_bytes,
         steps: facts.steps,
+        device: facts.placement.as_ref(),
         ops: &facts.ops,
         entries: &facts.entries,
         nodes: &facts.nodes,

@@ -1,6 +1,7 @@
 //! The facts as text: a summary and the operators; on request the graph and the steps.
 
 use super::facts::{CodeFacts, Facts};
+use super::placement::Placement;
 use crate::table::{Align, Table};
 use crate::units;
 use fastinference::CheckedPlan;
@@ -23,7 +24,7 @@ pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool
     writeln!(out, "  steps    {} for {}", facts.steps, units::plural(facts.ops.values().sum(), "node"))?;
     operators(out, facts, "main")?;
     on_reference(out, facts)?;
-    on_host(out, facts)?;
+    facts.placement.as_ref().map_or(Ok(()), |p| placement(out, p))?;
     indices(out, facts, "main")?;
     for (name, entry) in facts.entries.iter().filter(|(name, _)| *name != "main") {
         writeln!(out, "entry {name}: {}", units::plural(entry.steps, "step"))?;
@@ -97,23 +98,36 @@ fn operators(out: &mut dyn Write, facts: &Facts, entry: &str) -> io::Result<()> 
     table.print(out)
 }
 
-/// Nodes of a device's plan that run on the host, by operator and reason.
-fn on_host(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
-    let mut sums: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
-    for node in facts.on_host() {
-        let sum = sums.entry((&node.op, node.on_host.unwrap_or_default())).or_default();
-        sum.nodes += 1;
-        sum.bytes = sum.bytes.saturating_add(node.bytes.number.unwrap_or(0));
+/// The share of a device's plan that runs on the device, and what runs on the host beside it, by operator and reason.
+fn placement(out: &mut dyn Write, placement: &Placement) -> io::Result<()> {
+    let (done, all) = (units::count(placement.device_flops), units::count(placement.flops));
+    let target = &placement.target;
+    match placement.share {
+        Some(share) => writeln!(out, "on {target}: {} of the flops, {done} of {all}", percent(share))?,
+        None => writeln!(out, "on {target}: no flops are known before it runs")?,
     }
-    if sums.is_empty() {
+    if placement.exceptions.is_empty() {
         return Ok(());
     }
-    let (nodes, bytes) = sums.values().fold((0, 0u64), |(n, b), sum| (n + sum.nodes, b.saturating_add(sum.bytes)));
+    let (nodes, bytes) =
+        placement.exceptions.iter().fold((0, 0u64), |(n, b), e| (n + e.nodes, b.saturating_add(e.bytes)));
     writeln!(out, "on the host, beside the device: {}, {}", units::plural(nodes, "node"), units::bytes(bytes))?;
-    for ((op, reason), sum) in sums {
-        writeln!(out, "  {op}: {}, {}: {reason}", units::plural(sum.nodes, "node"), units::bytes(sum.bytes))?;
+    for e in &placement.exceptions {
+        let (nodes, bytes, flops) = (units::plural(e.nodes, "node"), units::bytes(e.bytes), units::count(e.flops));
+        let share = percent(e.flops as f64 / placement.flops.max(1) as f64);
+        writeln!(out, "  {}: {nodes}, {bytes}, {flops} flops ({share}): {}", e.op, e.reason)?;
     }
     Ok(())
+}
+
+/// `98.7%`; nothing but all of it is 100%, nothing but nothing 0%.
+fn percent(share: f64) -> String {
+    let shown = format!("{:.1}%", 100.0 * share);
+    match shown.as_str() {
+        "100.0%" if share < 1.0 => "99.9%".into(),
+        "0.0%" if share > 0.0 => "under 0.1%".into(),
+        _ => shown,
+    }
 }
 
 fn on_reference(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
@@ -136,4 +150,14 @@ fn on_reference(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
         writeln!(out, "  and {} more", nodes.len() - REFERENCE_SHOWN)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percent;
+
+    #[test]
+    fn only_all_of_it_is_shown_as_all() {
+        assert_eq!([1.0, 0.99999, 0.5, 0.00001, 0.0].map(percent), ["100.0%", "99.9%", "50.0%", "under 0.1%", "0.0%"]);
+    }
 }
