@@ -47,8 +47,8 @@ impl CodeStore {
         }
         fs::create_dir_all(&self.folder).map_err(failed)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let own = object.with_extension(format!("{}.{number}", std::process::id()));
-        let (from, to) = (own.with_extension("source"), own.with_extension("object"));
+        let own = |what: &str| object.with_extension(format!("{}.{number}.{what}", std::process::id()));
+        let (from, to) = (own("source"), own("object"));
         fs::write(&from, text).map_err(failed)?;
         let compiled = compiler.compile(text, arch, &from, &to);
         let _ = fs::remove_file(&from);

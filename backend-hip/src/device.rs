@@ -5,6 +5,7 @@
 
 mod amd;
 mod error;
+mod faults;
 mod library;
 mod memory;
 mod module;
@@ -15,6 +16,7 @@ mod simulator;
 mod table;
 
 pub use error::DeviceError;
+pub use faults::{DriverCall, Fault, Faults, Mishap};
 pub(crate) use memory::{DeviceMemory, HostMemory};
 pub(crate) use module::{Function, Module, Parameters};
 pub(crate) use queue::Queue;
@@ -53,8 +55,17 @@ impl Device {
         let table = match platform {
             Platform::Amd => amd::table()?,
             Platform::Nvidia => nvidia::table()?,
-            Platform::Simulator => simulator::table(),
+            Platform::Simulator => simulator::table(None),
         };
+        Device::of_table(table, platform, ordinal)
+    }
+
+    /// The simulator with faults on purpose, for tests.
+    pub fn faulty(faults: Faults) -> Result<Device, DeviceError> {
+        Device::of_table(simulator::table(Some(faults)), Platform::Simulator, 0)
+    }
+
+    fn of_table(table: Table, platform: Platform, ordinal: usize) -> Result<Device, DeviceError> {
         let ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
         table.initialise()?;
         let count = table.count()?;

@@ -20,6 +20,6 @@ mod working;
 
 pub use code::{CodeEvent, CodeStore, CodeWatch};
 pub use compiler::Compiler;
-pub use device::{Device, DeviceError, Platform};
+pub use device::{Device, DeviceError, DriverCall, Fault, Faults, Mishap, Platform};
 pub use loaded::{Hip, examine, kernel_files};
 pub use target::{HOST_KERNEL, Planner, why_on_host};

@@ -1,9 +1,9 @@
 //! AMD: libamdhip64, loaded at run time.
 #![allow(unsafe_code, reason = "signatures of a driver's functions")]
 
-use super::DeviceError;
 use super::library::{function, open};
 use super::table::{DeviceFunctions, ErrorText, Functions, Table};
+use super::{DeviceError, DriverCall};
 use std::ffi::c_void;
 
 const NAMES: &[&str] =
@@ -40,7 +40,7 @@ pub(super) fn table() -> Result<Table, DeviceError> {
         device: DeviceFunctions::Current(get!("hipSetDevice")),
         error_text: ErrorText::Returned(get!("hipGetErrorString")),
     };
-    Ok(Table { functions, library: Some(library) })
+    Ok(Table { functions, library: Some(library), faults: None })
 }
 
 /// Where hipDeviceProp_tR0600 holds gcnArchName; the structure is shorter than the buffer.
@@ -55,7 +55,7 @@ pub(super) fn arch(table: &Table, ordinal: i32) -> Result<String, DeviceError> {
         unsafe { function(library, "hipGetDevicePropertiesR0600") }?;
     let mut properties = [0u64; PROPERTIES / 8];
     // SAFETY: the buffer is zeroed, aligned and larger than the structure.
-    table.check("hipGetDeviceProperties", unsafe { get(properties.as_mut_ptr().cast(), ordinal) })?;
+    table.call(DriverCall::DeviceProperties, |_| unsafe { get(properties.as_mut_ptr().cast(), ordinal) })?;
     let bytes: Vec<u8> = properties.iter().flat_map(|w| w.to_le_bytes()).collect();
     let name = bytes[ARCH_NAME..].split(|b| *b == 0).next().unwrap_or_default();
     let name = String::from_utf8_lossy(name);

@@ -1,7 +1,8 @@
 //! Memory of a device, and memory of the host that a device copies from and to.
 #![allow(unsafe_code, reason = "calls of a driver, and memory that it gave")]
 
-use super::{Device, DeviceError, Queue};
+use super::table::Functions;
+use super::{Device, DeviceError, DriverCall, Queue};
 use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr;
@@ -19,8 +20,7 @@ impl DeviceMemory {
         let mut at = 0;
         if len > 0 {
             // SAFETY: writes one address.
-            let code = unsafe { (device.table().functions.alloc)(&mut at, len) };
-            device.table().check("allocation of device memory", code)?;
+            device.table().call(DriverCall::Alloc, |f| unsafe { (f.alloc)(&mut at, len) })?;
         }
         Ok(DeviceMemory { device: device.clone(), at, len })
     }
@@ -41,8 +41,8 @@ impl DeviceMemory {
             return Ok(());
         }
         // SAFETY: the range is the whole allocation.
-        let code = unsafe { (self.device.table().functions.fill)(self.at, byte, self.len, queue.handle()) };
-        self.device.table().check("fill of device memory", code)
+        let fill = |f: &Functions| unsafe { (f.fill)(self.at, byte, self.len, queue.handle()) };
+        self.device.table().call(DriverCall::Fill, fill)
     }
 
     /// Copies bytes in; when the call returns, `from` has been read or is pinned memory that a sync guards.
@@ -54,8 +54,8 @@ impl DeviceMemory {
         let (to, start) = (self.at + offset as u64, from.as_ptr().cast::<c_void>());
         // SAFETY: both ranges hold that many bytes. Pageable memory is read before the call returns; of pinned memory a
         // checked plan says when it is written again.
-        let code = unsafe { (self.device.table().functions.to_device)(to, start, from.len(), queue.handle()) };
-        self.device.table().check("copy to the device", code)
+        let copy = |f: &Functions| unsafe { (f.to_device)(to, start, from.len(), queue.handle()) };
+        self.device.table().call(DriverCall::ToDevice, copy)
     }
 
     /// Copies bytes out and waits for them.
@@ -66,8 +66,8 @@ impl DeviceMemory {
         }
         let (from, start) = (self.at + offset as u64, to.as_mut_ptr().cast::<c_void>());
         // SAFETY: both ranges hold that many bytes, and nobody else sees `to` until the queue is done.
-        let code = unsafe { (self.device.table().functions.to_host)(start, from, to.len(), queue.handle()) };
-        self.device.table().check("copy from the device", code)?;
+        let copy = |f: &Functions| unsafe { (f.to_host)(start, from, to.len(), queue.handle()) };
+        self.device.table().call(DriverCall::ToHost, copy)?;
         queue.synchronise()
     }
 
@@ -86,11 +86,11 @@ impl DeviceMemory {
             return Ok(());
         }
         // SAFETY: the range was checked; a checked plan has nobody read or write it until it waited for the queue.
-        let code = unsafe {
+        let copy = |f: &Functions| unsafe {
             let start = to.at.add(range.start).cast::<c_void>();
-            (self.device.table().functions.to_host)(start, self.at + offset as u64, len, queue.handle())
+            (f.to_host)(start, self.at + offset as u64, len, queue.handle())
         };
-        self.device.table().check("copy from the device", code)
+        self.device.table().call(DriverCall::ToHost, copy)
     }
 }
 
@@ -98,7 +98,7 @@ impl Drop for DeviceMemory {
     fn drop(&mut self) {
         if self.len > 0 && self.device.make_current().is_ok() {
             // SAFETY: it is this allocation, given back once; the driver waits for work that uses it.
-            unsafe { (self.device.table().functions.free)(self.at) };
+            let _ = self.device.table().call(DriverCall::Free, |f| unsafe { (f.free)(self.at) });
         }
     }
 }
@@ -119,8 +119,7 @@ impl HostMemory {
         let mut at: *mut c_void = ptr::null_mut();
         if len > 0 {
             // SAFETY: writes one address; without flags it is ordinary pinned memory.
-            let code = unsafe { (device.table().functions.host_alloc)(&mut at, len, 0) };
-            device.table().check("allocation of pinned memory", code)?;
+            device.table().call(DriverCall::HostAlloc, |f| unsafe { (f.host_alloc)(&mut at, len, 0) })?;
             // SAFETY: it has just been allocated with this size.
             unsafe { ptr::write_bytes(at.cast::<u8>(), 0, len) };
         }
@@ -158,7 +157,7 @@ impl Drop for HostMemory {
     fn drop(&mut self) {
         if self.len > 0 && self.device.make_current().is_ok() {
             // SAFETY: it is this allocation, given back once; queues that use it were synchronised by their session.
-            unsafe { (self.device.table().functions.host_free)(self.at.cast()) };
+            let _ = self.device.table().call(DriverCall::HostFree, |f| unsafe { (f.host_free)(self.at.cast()) });
         }
     }
 }

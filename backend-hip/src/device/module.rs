@@ -1,8 +1,8 @@
 //! Code objects that were loaded, the kernels in them, and the parameters of a launch.
 #![allow(unsafe_code, reason = "calls of a driver")]
 
-use super::table::Handle;
-use super::{Device, DeviceError};
+use super::table::{Functions, Handle};
+use super::{Device, DeviceError, DriverCall};
 use std::ffi::{CString, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ impl Module {
         assert_eq!(image.last(), Some(&0), "an image ends in a zero");
         let mut handle = ptr::null_mut();
         // SAFETY: the image came from this device's compiler, or its hash did; the driver checks the rest.
-        let code = unsafe { (device.table().functions.module_load)(&mut handle, image.as_ptr().cast()) };
-        device.table().check("load of a code object", code)?;
+        let load = |f: &Functions| unsafe { (f.module_load)(&mut handle, image.as_ptr().cast()) };
+        device.table().call(DriverCall::ModuleLoad, load)?;
         Ok(Arc::new(Module { device: device.clone(), handle }))
     }
 
@@ -35,8 +35,8 @@ impl Module {
         let mut handle = ptr::null_mut();
         let table = self.device.table();
         // SAFETY: writes one handle; the name ends in a zero.
-        let code = unsafe { (table.functions.module_function)(&mut handle, self.handle, symbol.as_ptr()) };
-        table.check("look-up of a kernel", code)?;
+        let find = |f: &Functions| unsafe { (f.module_function)(&mut handle, self.handle, symbol.as_ptr()) };
+        table.call(DriverCall::KernelFind, find)?;
         Ok(Function { handle, _module: self.clone() })
     }
 }
@@ -45,7 +45,7 @@ impl Drop for Module {
     fn drop(&mut self) {
         if self.device.make_current().is_ok() {
             // SAFETY: given back once; every function holds the module.
-            unsafe { (self.device.table().functions.module_unload)(self.handle) };
+            let _ = self.device.table().call(DriverCall::ModuleUnload, |f| unsafe { (f.module_unload)(self.handle) });
         }
     }
 }

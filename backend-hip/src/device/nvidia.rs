@@ -39,7 +39,7 @@ pub(super) fn table() -> Result<Table, DeviceError> {
         device: DeviceFunctions::Primary { retain: get!("cuDevicePrimaryCtxRetain"), set: get!("cuCtxSetCurrent") },
         error_text: ErrorText::Stored(get!("cuGetErrorString")),
     };
-    Ok(Table { functions, library: Some(library) })
+    Ok(Table { functions, library: Some(library), faults: None })
 }
 
 /// `sm_90`.

@@ -1,8 +1,8 @@
 //! Streams of a device as owned values.
 #![allow(unsafe_code, reason = "calls of a driver")]
 
-use super::table::Handle;
-use super::{Device, DeviceError, Function, Parameters};
+use super::table::{Functions, Handle};
+use super::{Device, DeviceError, DriverCall, Function, Parameters};
 use std::ptr;
 
 /// Does not wait for the driver's default stream.
@@ -19,12 +19,10 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     pub(crate) fn new(device: &Device) -> Result<Queue, DeviceError> {
-        let functions = &device.table().functions;
         let mut handle = ptr::null_mut();
         // SAFETY: writes one handle.
-        device
-            .table()
-            .check("creation of a stream", unsafe { (functions.stream_create)(&mut handle, NON_BLOCKING) })?;
+        let create = |f: &Functions| unsafe { (f.stream_create)(&mut handle, NON_BLOCKING) };
+        device.table().call(DriverCall::StreamCreate, create)?;
         Ok(Queue { device: device.clone(), handle })
     }
 
@@ -40,8 +38,7 @@ impl Queue {
     /// Waits until everything queued is done.
     pub(crate) fn synchronise(&self) -> Result<(), DeviceError> {
         // SAFETY: the handle is this queue's.
-        let code = unsafe { (self.device.table().functions.stream_synchronize)(self.handle) };
-        self.device.table().check("wait for a stream", code)
+        self.device.table().call(DriverCall::Wait, |f| unsafe { (f.stream_synchronize)(self.handle) })
     }
 
     /// Queues a kernel.
@@ -52,16 +49,15 @@ impl Queue {
         block: u32,
         parameters: &Parameters,
     ) -> Result<(), DeviceError> {
-        let table = self.device.table();
         let mut pointers = parameters.pointers();
         let [x, y, z] = grid;
         // SAFETY: the parameters are those of the manifest, from which the kernel's own were generated; the caller checked
         // that memory behind them is as large as the kernel's declared extents.
-        let code = unsafe {
-            let launch = table.functions.launch;
-            launch(function.handle(), x, y, z, block, 1, 1, 0, self.handle, pointers.as_mut_ptr(), ptr::null_mut())
+        let launch = |f: &Functions| unsafe {
+            let (kernel, parameters) = (function.handle(), pointers.as_mut_ptr());
+            (f.launch)(kernel, x, y, z, block, 1, 1, 0, self.handle, parameters, ptr::null_mut())
         };
-        table.check("launch of a kernel", code)
+        self.device.table().call(DriverCall::Launch, launch)
     }
 }
 
@@ -70,11 +66,10 @@ impl Drop for Queue {
         if self.device.make_current().is_err() {
             return;
         }
-        let functions = &self.device.table().functions;
-        // SAFETY: the handle is this queue's and given back once, after all their work.
-        unsafe {
-            (functions.stream_synchronize)(self.handle);
-            (functions.stream_destroy)(self.handle);
-        }
+        // SAFETY: the handle is this queue's and given back once, after all its work.
+        let _ = self.device.table().call(DriverCall::StreamDestroy, |f| unsafe {
+            (f.stream_synchronize)(self.handle);
+            (f.stream_destroy)(self.handle)
+        });
     }
 }

@@ -2,6 +2,7 @@
 //! processor, and everything is done when its call returns. A module's image is the path of its library.
 #![allow(unsafe_code, reason = "implements a driver's functions")]
 
+use super::Faults;
 use super::table::{DeviceFunctions, ErrorText, Functions, Handle, Table};
 use libloading::Library;
 use std::alloc::{Layout, alloc, dealloc};
@@ -24,7 +25,8 @@ static ALLOCATED: Mutex<Option<HashMap<u64, usize>>> = Mutex::new(None);
 
 type Simulate = unsafe extern "C" fn(u32, u32, u32, u32, *mut *mut c_void) -> i32;
 
-pub(super) fn table() -> Table {
+/// The driver, with what goes wrong on purpose.
+pub(super) fn table(faults: Option<Faults>) -> Table {
     let functions = Functions {
         init,
         device_count,
@@ -48,7 +50,7 @@ pub(super) fn table() -> Table {
         device: DeviceFunctions::Current(set_device),
         error_text: ErrorText::Returned(error_text),
     };
-    Table { functions, library: None }
+    Table { functions, library: None, faults }
 }
 
 unsafe extern "C" fn init(_: u32) -> i32 {

@@ -2,7 +2,7 @@
 //! driver API share. Every status becomes an error with the call's name.
 #![allow(unsafe_code, reason = "calls of a driver")]
 
-use super::DeviceError;
+use super::{DeviceError, DriverCall, Faults};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
@@ -74,11 +74,23 @@ pub(super) struct Table {
     pub functions: Functions,
     /// Kept so that the functions stay where they are.
     pub library: Option<Library>,
+    /// What goes wrong on purpose.
+    pub faults: Option<Faults>,
 }
 
 impl Table {
+    /// Makes a call; a status that is not success is an error.
+    pub fn call(&self, call: DriverCall, make: impl FnOnce(&Functions) -> i32) -> Result<(), DeviceError> {
+        let make = || make(&self.functions);
+        let code = match &self.faults {
+            Some(faults) => faults.make(call, make),
+            None => make(),
+        };
+        self.check(call.name(), code)
+    }
+
     /// The error of a status that is not success.
-    pub fn check(&self, call: &'static str, code: i32) -> Result<(), DeviceError> {
+    fn check(&self, call: &'static str, code: i32) -> Result<(), DeviceError> {
         if code == 0 {
             return Ok(());
         }
@@ -102,36 +114,34 @@ impl Table {
 
     pub fn initialise(&self) -> Result<(), DeviceError> {
         // SAFETY: 0 is the only value of the flags.
-        self.check("init", unsafe { (self.functions.init)(0) })
+        self.call(DriverCall::Init, |f| unsafe { (f.init)(0) })
     }
 
     pub fn count(&self) -> Result<i32, DeviceError> {
         let mut count = 0;
         // SAFETY: writes one integer.
-        self.check("device count", unsafe { (self.functions.device_count)(&mut count) })?;
+        self.call(DriverCall::DeviceCount, |f| unsafe { (f.device_count)(&mut count) })?;
         Ok(count)
     }
 
     pub fn name(&self, ordinal: i32) -> Result<String, DeviceError> {
         let mut name = [0u8; 256];
         // SAFETY: the length is that of the array, whose last byte stays zero.
-        let code = unsafe { (self.functions.device_name)(name.as_mut_ptr().cast(), 255, ordinal) };
-        self.check("device name", code)?;
+        self.call(DriverCall::DeviceName, |f| unsafe { (f.device_name)(name.as_mut_ptr().cast(), 255, ordinal) })?;
         Ok(CStr::from_bytes_until_nul(&name).map_or_else(|_| String::new(), |n| n.to_string_lossy().into_owned()))
     }
 
     pub fn attribute(&self, attribute: i32, ordinal: i32) -> Result<i32, DeviceError> {
         let mut value = 0;
         // SAFETY: writes one integer.
-        let code = unsafe { (self.functions.device_attribute)(&mut value, attribute, ordinal) };
-        self.check("device attribute", code)?;
+        self.call(DriverCall::DeviceAttribute, |f| unsafe { (f.device_attribute)(&mut value, attribute, ordinal) })?;
         Ok(value)
     }
 
     pub fn memory(&self) -> Result<(u64, u64), DeviceError> {
         let (mut free, mut all) = (0, 0);
         // SAFETY: writes two numbers.
-        self.check("memory info", unsafe { (self.functions.memory_info)(&mut free, &mut all) })?;
+        self.call(DriverCall::MemoryInfo, |f| unsafe { (f.memory_info)(&mut free, &mut all) })?;
         Ok((free as u64, all as u64))
     }
 
@@ -139,18 +149,17 @@ impl Table {
         let mut context = ptr::null_mut();
         if let DeviceFunctions::Primary { retain, .. } = self.functions.device {
             // SAFETY: writes one handle; the context is kept for the life of the process.
-            self.check("context of a device", unsafe { retain(&mut context, ordinal) })?;
+            self.call(DriverCall::Context, |_| unsafe { retain(&mut context, ordinal) })?;
         }
         Ok(Context(context))
     }
 
     pub fn make_current(&self, context: &Context, ordinal: i32) -> Result<(), DeviceError> {
-        let code = match self.functions.device {
+        self.call(DriverCall::MakeCurrent, |f| match f.device {
             // SAFETY: changes only what this thread uses.
             DeviceFunctions::Current(set) => unsafe { set(ordinal) },
             // SAFETY: the context is this device's, retained above.
             DeviceFunctions::Primary { set, .. } => unsafe { set(context.0) },
-        };
-        self.check("choice of a device", code)
+        })
     }
 }
