@@ -9,17 +9,20 @@ mod conv;
 mod conv_transpose;
 mod copy;
 mod cumulate;
+mod dynamic_quantize_lstm;
 mod gather;
 mod gather_nd;
 mod group_norm;
 mod linear;
 mod map;
 mod matmul;
+mod matmul_integer;
 mod moe;
 mod norm;
 mod pad;
 mod pick;
 mod pool;
+mod quantize;
 mod range;
 mod recurrent;
 mod reduce;
@@ -205,6 +208,9 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Conv(op) => conv::conv(op, types),
         CoreOp::ConvTranspose(op) => conv_transpose::conv_transpose(op, types),
         CoreOp::Cumulate(op) => cumulate::cumulate(op, types),
+        CoreOp::DequantizeLinear(op) => quantize::dequantize_linear(op, types),
+        CoreOp::DynamicQuantizeLinear(_) => quantize::dynamic_quantize_linear(types),
+        CoreOp::DynamicQuantizeLstm(op) => dynamic_quantize_lstm::dynamic_quantize_lstm(op, types),
         CoreOp::Expand(_) => copy::expand(types),
         CoreOp::ExpertIndex(op) => moe::expert_index(op, types),
         CoreOp::Fill(_) => copy::fill(types),
@@ -216,10 +222,12 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Linear(op) => linear::linear(op, types),
         CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
+        CoreOp::MatMulInteger(_) => matmul_integer::matmul_integer(types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
         CoreOp::Pad(op) => pad::pad(op, types),
         CoreOp::Pool(op) => pool::pool(op, types),
+        CoreOp::QuantizeLinear(op) => quantize::quantize_linear(op, types),
         CoreOp::Range(op) => range::range(op),
         CoreOp::Reduce(op) => reduce::reduce(op, types),
         CoreOp::Reshape(_) => copy::reshape(types),
@@ -235,11 +243,8 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Trilu(op) => trilu::trilu(op, types),
         // An operator that is new must be thought of: there is no arm for all others.
         CoreOp::CachedAttention(_) | CoreOp::KvWrite(_) => Err("caches of sequences are kept by the host"),
-        CoreOp::ConvInteger(_) | CoreOp::MatMulInteger(_) => Err("no kernel multiplies 8-bit integers"),
-        CoreOp::DequantizeLinear(_) | CoreOp::QuantizeLinear(_) => Err("no kernel scales to integers and back"),
+        CoreOp::ConvInteger(_) => Err("no kernel slides windows over 8-bit integers"),
         CoreOp::Dims(_) | CoreOp::ShapeOf(_) => Err("it gives sizes, which the host has at hand"),
-        CoreOp::DynamicQuantizeLinear(_) => Err("no kernel finds the range that it quantises to"),
-        CoreOp::DynamicQuantizeLstm(_) => Err("its states are quantised over all sequences together in every step"),
         CoreOp::GatherElements(_) => Err("no kernel reads an index for every element"),
         CoreOp::GroupQueryAttention(_) => Err("no kernel rotates, appends to a cache and attends at once"),
         CoreOp::Lrn(_) => Err("no kernel sums over neighbouring channels"),

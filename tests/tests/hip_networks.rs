@@ -119,7 +119,10 @@ fn hip_runs_a_resnet_on_the_device_alone() {
     let resnet = |random: &mut Random| {
         let mut net = Net::new("%image: f32[N, 3, 64, 64]");
         net.conv("stem", "image", (3, 8), 7, 2, ["", ", act = relu"]);
-        net.line("%x0 = pool(%stem) {f = max, kernel = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], dilations = [1, 1]}".into());
+        net.line(
+            "%x0 = pool(%stem) {f = max, kernel = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1], dilations = [1, 1]}"
+                .into(),
+        );
         let mut from = 8;
         // Bottlenecks: narrower by 4 inside, the residual joined in the last convolution.
         for (b, (inside, stride)) in [(8, 1), (8, 1), (16, 2), (16, 1), (32, 2), (64, 2)].into_iter().enumerate() {

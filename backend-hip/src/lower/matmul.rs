@@ -17,7 +17,7 @@ pub(super) fn matmul(types: &Types<'_>) -> Chosen {
 
 /// Batch dimensions of both operands, merged where one step of the outer is a whole walk of the inner: sizes, and strides
 /// in matrices of a and of b.
-fn batches(a: &[usize], b: &[usize]) -> Vec<(usize, i64, i64)> {
+pub(super) fn batches(a: &[usize], b: &[usize]) -> Vec<(usize, i64, i64)> {
     let rank = a.len().max(b.len());
     let strides = |dims: &[usize]| {
         let padded: Vec<usize> = std::iter::repeat_n(1, rank - dims.len()).chain(dims.iter().copied()).collect();

@@ -8,7 +8,7 @@ use ir::ops::{ActivationFn, Direction, Gru, Lstm};
 use kernels::{Element, table};
 
 /// States of more elements do not fit the shared memory that the kernels take.
-const MOST_HIDDEN: i64 = 1024;
+pub(super) const MOST_HIDDEN: i64 = 1024;
 
 enum Cell {
     Lstm { input_forget: bool },
@@ -42,7 +42,7 @@ pub(super) fn gru(op: &Gru, types: &Types<'_>) -> Chosen {
 }
 
 /// Functions of every direction as the kernels take them; `each` direction has so many.
-fn activations(f: &[ActivationFn], alphas: &[f32], betas: &[f32], each: usize) -> [u32; 18] {
+pub(super) fn activations(f: &[ActivationFn], alphas: &[f32], betas: &[f32], each: usize) -> [u32; 18] {
     let mut words = [0; 18];
     for (i, f) in f.iter().enumerate().take(2 * each) {
         let (number, alpha, beta) = activation(Some(*f), alphas.get(i).copied(), betas.get(i).copied());
