@@ -79,8 +79,8 @@ pub enum CodeEvent {
     },
     /// They have been compiled, or could not be.
     Compiled,
-    /// Why something that the plan carries is not used.
-    Unused(String),
+    /// Something that people should know.
+    Note(String),
 }
 
 /// Hears of every [`CodeEvent`].
@@ -93,7 +93,8 @@ impl CodeWatch {
         CodeWatch(Some(Arc::new(hear)))
     }
 
-    fn tell(&self, event: CodeEvent) {
+    /// Tells of an event.
+    pub fn tell(&self, event: CodeEvent) {
         if let Some(hear) = &self.0 {
             hear(event);
         }
@@ -103,6 +104,31 @@ impl CodeWatch {
 impl fmt::Debug for CodeWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "CodeWatch(a function)" } else { "CodeWatch(nobody)" })
+    }
+}
+
+/// Hears the name of each node before it is given to the device.
+#[derive(Clone, Default)]
+pub struct StepWatch(Option<Arc<HearStep>>);
+
+type HearStep = dyn Fn(&str) + Send + Sync;
+
+impl StepWatch {
+    /// Calls a function with the node's first result.
+    pub fn new(hear: impl Fn(&str) + Send + Sync + 'static) -> StepWatch {
+        StepWatch(Some(Arc::new(hear)))
+    }
+
+    pub(crate) fn tell(&self, node: &str) {
+        if let Some(hear) = &self.0 {
+            hear(node);
+        }
+    }
+}
+
+impl fmt::Debug for StepWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "StepWatch(a function)" } else { "StepWatch(nobody)" })
     }
 }
 
@@ -131,7 +157,7 @@ impl Modules {
             let arches = arches.join(", ");
             let why =
                 format!("the plan carries code for {arches}, and this device is {arch}: kernels are compiled here");
-            self.watch.tell(CodeEvent::Unused(why));
+            self.watch.tell(CodeEvent::Note(why));
         }
         *self.carried.lock().unwrap_or_else(|e| e.into_inner()) = objects;
     }
@@ -149,7 +175,7 @@ impl Modules {
             Some(Ok(module)) => module,
             Some(Err(why)) => {
                 let why = format!("the plan's code for {} is not used: {why}", fitting.expect("it is there").info.name);
-                self.watch.tell(CodeEvent::Unused(why.clone()));
+                self.watch.tell(CodeEvent::Note(why.clone()));
                 self.compiled(file).map_err(|e| DeviceError::Compile(format!("{e}; {why}")))?
             }
             None => self.compiled(file)?,

@@ -18,7 +18,7 @@ mod step;
 mod target;
 mod working;
 
-pub use code::{CodeEvent, CodeStore, CodeWatch};
+pub use code::{CodeEvent, CodeStore, CodeWatch, StepWatch};
 pub use compiler::Compiler;
 pub use device::{Device, DeviceError, DriverCall, Fault, Faults, Mishap, Platform};
 pub use loaded::{Hip, examine, kernel_files};

@@ -1,6 +1,6 @@
 //! A plan on a device: code objects and weights, shared by all sessions.
 
-use crate::code::{CodeStore, CodeWatch, Modules};
+use crate::code::{CodeStore, CodeWatch, Modules, StepWatch};
 use crate::device::{Device, DeviceError, DeviceMemory, HostMemory, Queue};
 use crate::program::{Instr, Program};
 use crate::session::HipSession;
@@ -23,6 +23,7 @@ pub struct Hip {
     planner: Planner,
     device: Device,
     modules: Arc<Modules>,
+    steps: StepWatch,
     host: Arc<dyn HostExecutor>,
 }
 
@@ -35,13 +36,18 @@ impl Hip {
     /// [`Hip::new`], which tells of the code objects that it compiles or does not use.
     pub fn watched(device: Device, store: CodeStore, host: Arc<dyn HostExecutor>, watch: CodeWatch) -> Hip {
         let modules = Arc::new(Modules::new(&device, store, watch));
-        Hip { planner: Planner::new(device.arch()), device, modules, host }
+        Hip { planner: Planner::new(device.arch()), device, modules, host, steps: StepWatch::default() }
     }
 
     /// Offers the code objects that a plan carries to every plan that is loaded from now on. Those for this device's architecture
     /// and of this program's kernels are used; nothing is compiled in their place.
     pub fn carry(&self, objects: Vec<CodeObject>) {
         self.modules.carry(objects);
+    }
+
+    /// Tells of every node before it is given to the device, in all plans that are loaded from now on.
+    pub fn watch_steps(&mut self, steps: StepWatch) {
+        self.steps = steps;
     }
 
     /// The device.
@@ -127,6 +133,16 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn device(&self) -> &Device {
         &self.hip.device
+    }
+
+    /// Tells whoever listens that a step is next.
+    pub(crate) fn tell(&self, step: &Instr) {
+        match step {
+            Instr::Kernel(kernel) => self.hip.steps.tell(&kernel.about.node),
+            Instr::Host(host) => self.hip.steps.tell(&host.about.node),
+            Instr::Copy { value, .. } => self.hip.steps.tell(value),
+            Instr::HostWaits | Instr::Nothing => {}
+        }
     }
 
     pub(crate) fn modules(&self) -> &Modules {

@@ -103,6 +103,7 @@ impl HipSession {
 
     fn step(&mut self, at: usize, inputs: &[Datum]) -> Result<(), RunError> {
         let shared = self.shared.clone();
+        shared.tell(&shared.program.steps[at]);
         let working = self.memory.as_mut().expect("it was laid out");
         match (&shared.program.steps[at], &self.bound[at]) {
             (Instr::Kernel(k), Bound::Kernel(calls)) => {

@@ -9,3 +9,4 @@ pub mod generate;
 pub mod inspect;
 pub mod run;
 pub mod verify;
+pub mod worker;

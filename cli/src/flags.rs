@@ -1,9 +1,12 @@
 //! Flags that several commands take.
 
+use crate::failure::Failure;
 use crate::models;
 use clap::Args;
-use fastinference::{Device, DeviceOptions};
+use fastinference::{Device, DeviceOptions, Supervise};
 use std::collections::BTreeMap;
+use std::env;
+use std::time::Duration;
 
 /// Where and how wide to run.
 #[derive(Args, Clone, Debug)]
@@ -14,12 +17,32 @@ pub struct RunFlags {
     /// Threads to run on; 0 takes every core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    /// Runs the device in a process of its own: its death, a hang or an error fails one request, and the next gets a new one
+    #[arg(long)]
+    pub supervise: bool,
+    /// With --supervise: seconds that a run may take before its process is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, requires = "supervise", value_parser = seconds)]
+    pub time_limit: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|n| *n > 0.0 && Duration::try_from_secs_f64(*n).is_ok());
+    number.ok_or_else(|| "expected a number of seconds above 0".into())
 }
 
 impl RunFlags {
     /// The device, with the folder for its code objects.
-    pub fn on(&self) -> DeviceOptions {
-        models::on(self.device)
+    pub fn on(&self) -> Result<DeviceOptions, Failure> {
+        let mut on = models::on(self.device);
+        if self.supervise {
+            let program = env::current_exe().map_err(|e| Failure::work(format!("this program is not found: {e}")))?;
+            on.supervise = Some(Supervise {
+                limit: Duration::from_secs_f64(self.time_limit),
+                fall_back: self.device == Device::Auto,
+                ..Supervise::new(program, &["worker"])
+            });
+        }
+        Ok(on)
     }
 }
 

@@ -16,7 +16,7 @@ mod tensor_file;
 mod units;
 
 use clap::{Parser, Subcommand};
-use commands::{bench, compile, conformance, demo, doctor, generate, inspect, run, verify};
+use commands::{bench, compile, conformance, demo, doctor, generate, inspect, run, verify, worker};
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -40,6 +40,7 @@ enum Command {
     Conformance(conformance::Flags),
     Doctor(doctor::Flags),
     Demo(demo::Flags),
+    Worker(worker::Flags),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Conformance(flags) => conformance::main(flags),
         Command::Doctor(flags) => doctor::main(flags),
         Command::Demo(flags) => demo::main(flags),
+        Command::Worker(flags) => worker::main(flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

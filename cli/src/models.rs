@@ -49,10 +49,10 @@ pub fn on(device: Device) -> DeviceOptions {
                 *bar = Some(progress::spinner(&format!("compiling kernels of {file} for {arch}")));
             }
             CodeEvent::Compiled => bar.take().iter().for_each(ProgressBar::finish_and_clear),
-            CodeEvent::Unused(why) => eprintln!("note: {why}"),
+            CodeEvent::Note(why) => eprintln!("note: {why}"),
         }
     });
-    DeviceOptions { device, code_objects: code_objects(), watch }
+    DeviceOptions { device, code_objects: code_objects(), watch, ..DeviceOptions::default() }
 }
 
 /// Loads a plan, or compiles a model in memory.
@@ -60,7 +60,26 @@ pub fn open(path: &Path, options: &CompileOptions) -> Result<Model, Failure> {
     if is_plan(path) {
         return Ok(Model::load_on(path, &options.on)?);
     }
+    if options.on.supervise.is_some() {
+        return open_supervised(path, options.on.clone());
+    }
     Ok(compile(path, options)?.into_model()?)
+}
+
+/// A worker loads a plan from a folder: the model is compiled for the processor and kept; the worker plans it for its device.
+fn open_supervised(path: &Path, on: DeviceOptions) -> Result<Model, Failure> {
+    let kept = kept(path, Device::Cpu);
+    let kept =
+        kept.ok_or_else(|| Failure::work("there is no folder to keep the compiled plan in; set FASTINFERENCE_CACHE"))?;
+    if !is_plan(&kept) || Model::load(&kept).is_err() {
+        let options = CompileOptions { link_weights: true, ..CompileOptions::default() };
+        keep(&compile(path, &options)?, &kept).map_err(Failure::work)?;
+    }
+    Ok(Model::load_on(&kept, &on)?)
+}
+
+fn kept(path: &Path, device: Device) -> Option<PathBuf> {
+    Some(plans()?.join(format!("{}.{device}.plan", key(path)?).replace(':', "-")))
 }
 
 /// [`open`], which keeps what it compiles and finds it again while the model's files are unchanged.
@@ -69,9 +88,10 @@ pub fn open_cached(path: &Path, on: DeviceOptions) -> Result<Model, Failure> {
     if is_plan(path) {
         return Ok(Model::load_on(path, &options.on)?);
     }
-    let device = options.on.device;
-    let kept = plans().and_then(|folder| Some(folder.join(format!("{}.{device}.plan", key(path)?).replace(':', "-"))));
-    let Some(kept) = kept else {
+    if options.on.supervise.is_some() {
+        return open_supervised(path, options.on);
+    }
+    let Some(kept) = kept(path, options.on.device) else {
         return open(path, &options);
     };
     if is_plan(&kept) {

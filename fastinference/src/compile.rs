@@ -105,6 +105,10 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Error> {
 pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progress) -> Result<Compiled, Error> {
     let started = Instant::now();
     let file = model_file(path)?;
+    if options.on.supervise.is_some() {
+        let reason = "a device is supervised where a plan is loaded: compile without, and load the plan".to_string();
+        return Err(Error::Device { device: options.on.device, reason });
+    }
     for arch in &options.code_for {
         Engine::of_target(arch)?;
     }

@@ -1,8 +1,9 @@
 //! Where models run: the processor, a GPU, or the simulator of one.
 
 use crate::Error;
+use crate::supervise::Supervise;
 use backend_cpu::Cpu;
-use backend_hip::{CodeStore, CodeWatch, Compiler, DeviceError, Hip, Planner, Platform};
+use backend_hip::{CodeStore, CodeWatch, Compiler, DeviceError, Faults, Hip, Planner, Platform, StepWatch};
 use plan::{CodeObject, Target};
 use runtime::Backend;
 use std::fmt;
@@ -60,6 +61,13 @@ pub struct DeviceOptions {
     pub code_objects: Option<PathBuf>,
     /// Hears of kernels that are compiled while a plan is loaded, and of code in the plan that does not fit the device.
     pub watch: CodeWatch,
+    /// Hears each node's name before it is given to the device.
+    pub steps: StepWatch,
+    /// Runs the device in a process of its own, which a plan on disk needs; otherwise a fault of the device may end this process,
+    /// and one that hangs is never noticed.
+    pub supervise: Option<Supervise>,
+    /// What goes wrong with the simulator on purpose, for tests.
+    pub faults: Option<Faults>,
 }
 
 /// A backend that is ready to plan and to load.
@@ -76,13 +84,18 @@ impl Engine {
         let failed = |e: DeviceError| Error::Device { device: options.device, reason: e.to_string() };
         let device = match options.device {
             Device::Auto | Device::Cpu => return Ok(Engine::Cpu(Cpu)),
-            Device::Simulator => backend_hip::Device::open(Platform::Simulator, 0).map_err(failed)?,
+            Device::Simulator => match &options.faults {
+                Some(faults) => backend_hip::Device::faulty(faults.clone()).map_err(failed)?,
+                None => backend_hip::Device::open(Platform::Simulator, 0).map_err(failed)?,
+            },
             Device::Gpu(n) => open_gpu(n).map_err(failed)?,
         };
         let folder = options.code_objects.clone();
         let missing = || failed(DeviceError::Compile("there is no folder to keep code objects in".into()));
         let store = CodeStore::new(folder.ok_or_else(missing)?);
-        Ok(Engine::Hip(Box::new(Hip::watched(device, store, Arc::new(Cpu), options.watch.clone()))))
+        let mut hip = Hip::watched(device, store, Arc::new(Cpu), options.watch.clone());
+        hip.watch_steps(options.steps.clone());
+        Ok(Engine::Hip(Box::new(hip)))
     }
 
     /// For planning only.

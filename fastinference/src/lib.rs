@@ -22,8 +22,9 @@ mod error;
 pub mod generate;
 mod model;
 mod random;
+pub mod supervise;
 
-pub use backend_hip::{CodeEvent, CodeWatch, HOST_KERNEL, why_on_host};
+pub use backend_hip::{CodeEvent, CodeWatch, Fault, Faults, HOST_KERNEL, StepWatch, why_on_host};
 pub use batch::{BatchGenerator, BatchOptions};
 pub use carry::Carried;
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
@@ -38,3 +39,4 @@ pub use random::RandomInputs;
 pub use runtime::slots::{Batch, Part, SlotOptions, Slots, StepError, StepModel};
 pub use runtime::text;
 pub use runtime::{Decoder, Loaded, RunError, Session, StepKernel, StepTime};
+pub use supervise::Supervise;

@@ -1,7 +1,8 @@
 //! A model that is ready to run.
 
 use crate::device::{DeviceOptions, Engine};
-use crate::{CompileOptions, Error, RandomInputs, compile, random};
+use crate::supervise::Supervised;
+use crate::{CompileOptions, Device, Error, RandomInputs, compile, random};
 use ir::{Datum, Verified};
 use plan::{CheckedPlan, CodeInfo, CodeObject, GraphWeights, Port, StoreError, Weights};
 use runtime::{Loaded, Session, StepKernel};
@@ -45,6 +46,11 @@ impl Model {
     /// Loads a plan folder for a device; a plan that was made for another one is planned anew from its graph.
     pub fn load_on(folder: &Path, on: &DeviceOptions) -> Result<Model, Error> {
         let loaded = plan::store::load(folder)?;
+        if let Some(how) = on.supervise.as_ref().filter(|_| on.device != Device::Cpu) {
+            let supervised = Supervised::open(folder, loaded.plan.clone(), on, how)?;
+            let (plan, weights, code) = (Arc::new(loaded.plan), loaded.weights, loaded.code);
+            return Ok(Model { plan, weights, code, loaded: Box::new(supervised) });
+        }
         let engine = Engine::open(on)?;
         if loaded.plan.target == engine.target().name() {
             return Model::new(loaded.plan, loaded.weights, loaded.code, &engine);

@@ -182,9 +182,24 @@ pub enum RunError {
         /// What went wrong.
         reason: String,
     },
+    /// The process that runs the device died, or did not answer in time. The next run gets a new one.
+    #[error("the worker failed{}: {reason}", at(node))]
+    Worker {
+        /// First result of the last node that it gave to the device.
+        node: Option<Arc<str>>,
+        /// What became of it.
+        reason: String,
+    },
+    /// What the process that runs the device reports.
+    #[error("{0}")]
+    Reported(String),
     /// A size that this binding of the symbols gives cannot be had.
     #[error("working memory for these input sizes: {0}")]
     Memory(String),
+}
+
+fn at(node: &Option<Arc<str>>) -> String {
+    node.as_ref().map_or(String::new(), |node| format!(" at or before `{node}`"))
 }
 
 fn from(origin: &Origin) -> String {

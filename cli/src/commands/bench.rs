@@ -53,7 +53,7 @@ struct Measured {
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
-    let model = models::open_cached(&flags.model, flags.on.on())?;
+    let model = models::open_cached(&flags.model, flags.on.on()?)?;
     let step = StepModel::of(model.plan()).ok_or_else(|| {
         Failure::work(format!("{} has no entry `step`, so sequences cannot be batched", flags.model.display()))
             .with_help("`compile --explain` says why; `run --repeat` measures `main`")

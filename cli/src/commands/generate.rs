@@ -82,7 +82,7 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         _ => from_standard_input()?,
     };
     let started = Instant::now();
-    let (model, text) = models::open_with_text(&flags.model, flags.on.on())?;
+    let (model, text) = models::open_with_text(&flags.model, flags.on.on()?)?;
     let mut generator = Generator::new(&model, text, flags.on.threads, flags.slots.max_len)?;
     let loading = started.elapsed();
     let options =

@@ -47,7 +47,7 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 0)]
     warmup: u32,
     /// Shows where the time goes, by operator and by node
-    #[arg(long)]
+    #[arg(long, conflicts_with = "supervise")]
     profile: bool,
     #[command(flatten)]
     on: RunFlags,
@@ -56,7 +56,7 @@ pub struct Flags {
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
     let started = Instant::now();
-    let model = models::open(&flags.model, &CompileOptions { on: flags.on.on(), ..CompileOptions::default() })?;
+    let model = models::open(&flags.model, &CompileOptions { on: flags.on.on()?, ..CompileOptions::default() })?;
     let loading = started.elapsed();
     let given = inputs::gather(&model, &flags.inputs)?;
     let mut session = model.session(flags.on.threads);

@@ -48,7 +48,7 @@ pub struct Flags {
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let model = models::open(&flags.plan, &CompileOptions { on: flags.on.on(), ..CompileOptions::default() })?;
+    let model = models::open(&flags.plan, &CompileOptions { on: flags.on.on()?, ..CompileOptions::default() })?;
     if models::is_plan(&flags.plan) {
         model.weights().verify(model.plan()).map_err(Error::from)?;
         let count = model.plan().weights.len();

@@ -20,7 +20,7 @@ pub fn main(file: &Path, flags: &Flags) -> Result<(), Failure> {
         );
     }
     let started = Instant::now();
-    let (model, text) = models::open_with_text(&flags.model, flags.on.on())?;
+    let (model, text) = models::open_with_text(&flags.model, flags.on.on()?)?;
     let slots = (flags.slots.slots as usize).min(prompts.len());
     let limits = BatchOptions { slots, max_len: flags.slots.max_len, ..BatchOptions::default() };
     let mut generator = BatchGenerator::new(&model, text, flags.on.threads, limits)?;
