@@ -1,0 +1,214 @@
+"""Language models of known shapes with random weights, and how fast a GPU runs them.
+
+    python3 benches/gpu.py write tinyllama OUT      TinyLlama-1.1B, f16 (2.2 GB)
+    python3 benches/gpu.py write qwen-moe OUT       Qwen1.5-MoE-A2.7B, bf16 (28 GB)
+    python3 benches/gpu.py write small OUT          two layers of each kind, for trying out
+    python3 benches/gpu.py bench OUT.. [--fastinference BIN] [--device hip:0] [--batch 1,8,32]
+
+`write` needs numpy, onnx and torch (weights are drawn on the GPU where there is one). `bench` prints tokens per second and how much that
+is of the floor: the bytes that a step must read (every weight but unchosen experts and the embedding, and the caches) over the
+bandwidth of a copy on the same device.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SHAPES = {
+    "tinyllama": dict(dtype="f16", hidden=2048, layers=22, heads=32, kv_heads=4, inner=5632, vocabulary=32000),
+    "qwen-moe": dict(dtype="bf16", hidden=2048, layers=24, heads=16, kv_heads=16, inner=1408, vocabulary=151936, experts=60, chosen=4,
+                     shared=5632, biased=True),
+    "small": dict(dtype="f16", hidden=256, layers=2, heads=4, kv_heads=2, inner=512, vocabulary=1000, experts=8, chosen=2, shared=512,
+                  biased=True),
+}
+TYPES = {"f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "f32": TensorProto.FLOAT}
+
+
+class Writer:
+    """Nodes, and weights that go to one external file as they are drawn."""
+
+    def __init__(self, path, dtype):
+        import torch
+
+        self.torch, self.path, self.type = torch, path, TYPES[dtype]
+        self.torch_type = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[dtype]
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.manual_seed(1)
+        self.nodes, self.weights, self.inputs, self.outputs = [], [], [], []
+        self.data = open(path + ".data", "wb")
+
+    def node(self, op, inputs, outputs=1, domain=None, **attributes):
+        names = [f"{op}_{len(self.nodes)}_{i}" for i in range(outputs)] if isinstance(outputs, int) else outputs
+        self.nodes.append(helper.make_node(op, inputs, names, name=f"{op}_{len(self.nodes)}", domain=domain, **attributes))
+        return names[0] if len(names) == 1 else names
+
+    def constant(self, value):
+        tensor = numpy_helper.from_array(np.array(value), f"c_{len(self.weights)}")
+        self.weights.append(tensor)
+        return tensor.name
+
+    def tensor(self, values):
+        values = values.to(self.torch_type).contiguous().cpu()
+        start = -(-self.data.tell() // 4096) * 4096
+        self.data.seek(start)
+        self.data.write(values.view(self.torch.uint8 if values.dtype == self.torch.uint8 else self.torch.int16
+                                    if values.element_size() == 2 else self.torch.int32).numpy().data)
+        tensor = TensorProto(name=f"w_{len(self.weights)}", dims=values.shape, data_type=self.type, data_location=TensorProto.EXTERNAL)
+        for k, v in (("location", os.path.basename(self.path) + ".data"), ("offset", start), ("length", values.numel() * values.element_size())):
+            tensor.external_data.add(key=k, value=str(v))
+        self.weights.append(tensor)
+        return tensor.name
+
+    def random(self, *shape, std=0.02):
+        return self.tensor(self.torch.randn(shape, device=self.device, dtype=self.torch.float32) * std)
+
+    def linear(self, x, n, k, biased=False):
+        """As torch writes it: the weight is [n, k], transposed in the graph."""
+        y = self.node("MatMul", [x, self.node("Transpose", [self.random(n, k)], perm=[1, 0])])
+        return self.node("Add", [y, self.random(n)]) if biased else y
+
+    def norm(self, x, hidden):
+        return self.node("RMSNormalization", [x, self.tensor(self.torch.ones(hidden))], axis=-1, epsilon=1e-5)
+
+    def swiglu(self, x, hidden, inner):
+        gate = self.linear(x, inner, hidden)
+        silu = self.node("Mul", [gate, self.node("Sigmoid", [gate])])
+        return self.linear(self.node("Mul", [silu, self.linear(x, inner, hidden)]), hidden, inner)
+
+
+def write(name, out):
+    s = SHAPES[name]
+    os.makedirs(out, exist_ok=True)
+    path = os.path.join(out, "model.onnx")
+    b = Writer(path, s["dtype"])
+    value = helper.make_tensor_value_info
+    hidden, heads, kv_heads = s["hidden"], s["heads"], s["kv_heads"]
+    dim = hidden // heads
+    for input_name, rest in (("input_ids", "S"), ("attention_mask", "T"), ("position_ids", "S")):
+        b.inputs.append(value(input_name, TensorProto.INT64, ["B", rest]))
+    positions = np.arange(4096)[:, None] / 10000.0 ** (np.arange(0, dim, 2) / dim)[None]
+    cos, sin = (b.tensor(b.torch.from_numpy(f(positions))) for f in (np.cos, np.sin))
+    # Row i of the new tokens sees the keys up to its own, where the mask is one.
+    zero, one = b.constant(np.int64(0)), b.constant(np.int64(1))
+    length = lambda x: b.node("Gather", [b.node("Shape", [x]), one], axis=0)
+    total = length("attention_mask")
+    keys = b.node("Unsqueeze", [b.node("Range", [zero, total, one]), b.constant(np.array([0]))])
+    rows = b.node("Range", [b.node("Sub", [total, length("input_ids")]), total, one])
+    seen = b.node("LessOrEqual", [keys, b.node("Unsqueeze", [rows, b.constant(np.array([1]))])])
+    mask = b.node("Unsqueeze", [b.node("Cast", ["attention_mask"], to=TensorProto.BOOL), b.constant(np.array([1, 2]))])
+    mask = b.node("And", [mask, seen])
+    x = b.node("Gather", [b.random(s["vocabulary"], hidden), "input_ids"], axis=0)
+    biased = s.get("biased", False)
+    for i in range(s["layers"]):
+        for part in ("key", "value"):
+            b.inputs.append(value(f"past_key_values.{i}.{part}", b.type, ["B", kv_heads, "P", dim]))
+            b.outputs.append(value(f"present.{i}.{part}", b.type, ["B", kv_heads, "T", dim]))
+        h = b.norm(x, hidden)
+        q, k, v = (b.linear(h, n * dim, hidden, biased) for n in (heads, kv_heads, kv_heads))
+        q, k = (b.node("RotaryEmbedding", [t, cos, sin, "position_ids"], num_heads=n) for t, n in ((q, heads), (k, kv_heads)))
+        past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
+        y = b.node("Attention", [q, k, v, mask, *past], [f"y.{i}", f"present.{i}.key", f"present.{i}.value"], q_num_heads=heads,
+                   kv_num_heads=kv_heads)[0]
+        x = b.node("Add", [x, b.linear(y, hidden, heads * dim)])
+        h = b.norm(x, hidden)
+        if "experts" not in s:
+            x = b.node("Add", [x, b.swiglu(h, hidden, s["inner"])])
+            continue
+        flat = b.node("Reshape", [h, b.constant(np.array([-1, hidden]))])
+        logits = b.linear(flat, s["experts"], hidden)
+        y = b.node("MoE", [flat, logits, b.random(s["experts"], 2 * s["inner"], hidden), "", b.random(s["experts"], hidden, s["inner"])],
+                   domain="com.microsoft", k=s["chosen"], activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.0,
+                   activation_beta=0.0, swiglu_limit=1e9, normalize_routing_weights=0)
+        gate = b.node("Sigmoid", [b.linear(flat, 1, hidden)])
+        y = b.node("Add", [y, b.node("Mul", [gate, b.swiglu(flat, hidden, s["shared"])])])
+        x = b.node("Add", [x, b.node("Reshape", [y, b.node("Shape", [x])])])
+    x = b.norm(x, hidden)
+    head = b.node("Transpose", [b.random(s["vocabulary"], hidden)], perm=[1, 0])
+    b.node("MatMul", [x, head], ["logits"])
+    b.outputs.insert(0, value("logits", b.type, ["B", "S", s["vocabulary"]]))
+    b.data.close()
+    graph = helper.make_graph(b.nodes, name, b.inputs, b.outputs, b.weights)
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=11), path)
+    with open(os.path.join(out, "shape.json"), "w") as f:
+        json.dump(s, f)
+    print(f"{path}: {len(b.nodes)} nodes, {os.path.getsize(path + '.data') / 1e9:.2f} GB", flush=True)
+
+
+def floor_bytes(s, batch, context):
+    """Bytes that a step reads: experts that `batch` tokens choose evenly at random, every other weight, and the caches."""
+    size = 4 if s["dtype"] == "f32" else 2
+    hidden, heads, kv_heads = s["hidden"], s["heads"], s["kv_heads"]
+    width = hidden // heads * kv_heads
+    layer = hidden * (2 * hidden + 2 * width)
+    if "experts" in s:
+        touched = s["experts"] * (1 - (1 - s["chosen"] / s["experts"]) ** batch)
+        layer += 3 * hidden * (touched * s["inner"] + s["shared"]) + hidden * s["experts"]
+    else:
+        layer += 3 * hidden * s["inner"]
+    caches = 2 * width * batch * context
+    return size * (s["layers"] * (layer + caches) + hidden * s["vocabulary"])
+
+
+def bandwidth():
+    """Bytes per second of a copy on the device, read and written."""
+    import torch
+
+    a = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    c = torch.empty_like(a)
+    times = []
+    for _ in range(10):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        c.copy_(a)
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end))
+    return 2 * a.numel() / (sorted(times)[5] * 1e-3)
+
+
+def bench(options):
+    speed = bandwidth()
+    print(f"copy: {speed / 1e9:.0f} GB/s", flush=True)
+    for folder in options.folders:
+        with open(os.path.join(folder, "shape.json")) as f:
+            shape = json.load(f)
+        command = [options.fastinference, "bench", folder, "--device", options.device, "--batch", options.batch, "--steps", "128", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(f"{folder}: {done.stderr}", flush=True)
+            continue
+        for line in done.stdout.splitlines():
+            found = json.loads(line)
+            batch = found["batch"]
+            floor = batch * speed / floor_bytes(shape, batch, 128 + 64)
+            share = found["decode_tokens_per_s"] / floor
+            print(f"| {os.path.basename(folder)} {shape['dtype']} | {batch} | {found['decode_ms']:.3f} ms | {found['decode_tokens_per_s']:.0f} | "
+                  f"{floor:.0f} | {share:.0%} | {found['prefill_tokens_per_s']:.0f} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="what", required=True)
+    writes = parts.add_parser("write")
+    writes.add_argument("shape", choices=SHAPES)
+    writes.add_argument("out")
+    benches = parts.add_parser("bench")
+    benches.add_argument("folders", nargs="+")
+    benches.add_argument("--fastinference", default="target/release/fastinference")
+    benches.add_argument("--device", default="hip:0")
+    benches.add_argument("--batch", default="1,8,32")
+    options = parser.parse_args()
+    if options.what == "write":
+        write(options.shape, options.out)
+    else:
+        bench(options)
+
+
+if __name__ == "__main__":
+    main()
