@@ -187,6 +187,7 @@ pub(crate) fn call(made: Option<Call<Memory>>) -> Call<Memory> {
 pub(crate) fn transposed(op: &Op) -> &'static [usize] {
     match op {
         Op::CoreOp(CoreOp::Linear(op)) if op.kn => &[1],
+        Op::CoreOp(CoreOp::Linears(op)) if op.kn => &[2, 4, 6],
         Op::CoreOp(CoreOp::MoeGemm(op)) if op.kn => &[3, 5],
         _ => &[],
     }
@@ -220,6 +221,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Gru(op) => recurrent::gru(op, types),
         CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
+        CoreOp::Linears(op) => linear::linears(op, types),
         CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MatMulInteger(_) => matmul_integer::matmul_integer(types),

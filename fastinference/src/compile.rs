@@ -145,6 +145,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         did.log.extend(more.log);
         Ok::<bool, Error>(!ends)
     };
+    let finish = if engine.is_device() { pipeline::finish_for_device } else { pipeline::finish };
     let mut step = None;
     if run(pipeline::recognise(), &mut graph, audit.as_ref())? {
         let mut made = graph.clone();
@@ -155,9 +156,9 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         let goes_on = run(pipeline::step(), &mut made, None)?;
         let is_step = !made.states().is_empty();
         if goes_on {
-            run(pipeline::finish(), &mut graph, audit.as_ref())?;
+            run(finish(), &mut graph, audit.as_ref())?;
             if is_step {
-                run(pipeline::finish(), &mut made, None)?;
+                run(finish(), &mut made, None)?;
             }
         }
         step = is_step.then_some(made);
@@ -242,7 +243,7 @@ fn names(stages: &[Stage]) -> Vec<&'static str> {
 
 /// Refuses names of passes that do not exist.
 fn known_passes(options: &CompileOptions) -> Result<(), Error> {
-    let stages = [pipeline::recognise(), pipeline::step(), pipeline::finish()].concat();
+    let stages = [pipeline::recognise(), pipeline::step(), pipeline::finish_for_device()].concat();
     let known = names(&stages);
     let printed = options.print_after.iter().filter(|name| *name != IMPORT);
     match printed.chain(&options.stop_after).find(|name| !known.contains(&name.as_str())) {

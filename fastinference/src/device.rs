@@ -98,6 +98,11 @@ impl Engine {
         Ok(Engine::Hip(Box::new(hip)))
     }
 
+    /// Whether operators are launched on a device.
+    pub(crate) fn is_device(&self) -> bool {
+        !matches!(self, Engine::Cpu(_))
+    }
+
     /// For planning only.
     pub(crate) fn of_target(target: &str) -> Result<Engine, Error> {
         match target {

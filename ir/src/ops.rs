@@ -233,6 +233,7 @@ op_table! {
     mod layer_norm: LayerNorm;
     mod map: Map;
     mod linear: Linear;
+    mod linears: Linears;
     mod lrn: Lrn;
     mod lstm: Lstm;
     mod matmul: MatMul;

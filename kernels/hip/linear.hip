@@ -1,14 +1,27 @@
-// x[rows, k] times w[n, k] transposed, plus bias[n].
+// x[rows, k] times w[n, k] transposed, plus bias[n], plus a residual: up to three layers of the same rows in one launch.
 #include "prelude.h"
+// One of the layers, and which of its blocks of WIDTH outputs a block computes. Bit i of `biased` says that layer i has a bias.
+template <class X, class W> struct Layer { const W* w; const X* bias; X* y; u32 n, block; };
+template <int WIDTH, class X, class W>
+DEV Layer<X, W> layer_of(const W* w0, const W* w1, const W* w2, const X* b0, const X* b1, const X* b2, X* y0, X* y1, X* y2, u32 n0, u32 n1,
+                         u32 n2, u32 biased) {
+  u32 block = block_x(), first = (n0 + WIDTH - 1) / WIDTH, second = (n1 + WIDTH - 1) / WIDTH;
+  if (block < first) return {w0, biased & 1 ? b0 : 0, y0, n0, block};
+  block -= first;
+  if (block < second) return {w1, biased & 2 ? b1 : 0, y1, n1, block};
+  return {w2, biased & 4 ? b2 : 0, y2, n2, block - second};
+}
 // For few rows, where reading w is all the time it takes: a wave computes one output of R rows, of which `count` are there.
 template <int R, class X, class W>
-DEV void rows_of(const X* x, const W* w, const X* bias, X* y, u32 count, u32 n, u32 k, u32 has_bias, u32 column) {
+DEV void rows_of(const X* x, const Layer<X, W>& l, const X* residual, u32 first, u32 count, u32 k) {
   enum { E = sizeof(X) + sizeof(W) == 8 ? 4 : 8 };
+  u32 column = l.block * 8 + thread_id() / WAVE;
+  if (column >= l.n) return;
   const X* xr[R];
   f32 sum[R];
-  for (int r = 0; r < R; r++) { xr[r] = x + (u64)min_u(r, count - 1) * k; sum[r] = 0.f; }
-  w += (u64)column * k;
-  if (k % E == 0 && aligned_wide(x, w)) {
+  for (int r = 0; r < R; r++) { xr[r] = x + (u64)(first + min_u(r, count - 1)) * k; sum[r] = 0.f; }
+  const W* w = l.w + (u64)column * k;
+  if (k % E == 0 && aligned_wide(x, l.w)) {
 #pragma unroll 2
     for (u32 i = lane_id() * E; i < k; i += WAVE * E) {
       f32 a[E], b[E];
@@ -24,67 +37,126 @@ DEV void rows_of(const X* x, const W* w, const X* bias, X* y, u32 count, u32 n, 
       for (int r = 0; r < R; r++) sum[r] = fma_(a, to_f32(xr[r][i]), sum[r]);
     }
   }
-  f32 b = has_bias ? to_f32(bias[column]) : 0.f;
+  f32 b = l.bias ? to_f32(l.bias[column]) : 0.f;
   for (int r = 0; r < R; r++) {
     f32 total = wave_sum(sum[r]);
-    if (lane_id() == 0 && (u32)r < count) from_f32(y[(u64)r * n + column], total + b);
+    u64 at = (u64)(first + r) * l.n + column;
+    if (lane_id() == 0 && (u32)r < count) from_f32(l.y[at], total + b + (residual ? to_f32(residual[at]) : 0.f));
   }
 }
 template <class X, class W>
-DEV void linear_rows_body(const X* x, const W* w, const X* bias, X* y, u32 rows, u32 n, u32 k, u32 has_bias) {
-  u32 column = block_x() * 8 + thread_id() / WAVE, first = block_y() * 8;
-  if (column >= n) return;
-  u32 count = min_u(8, rows - first);
-  x += (u64)first * k;
-  y += (u64)first * n;
-  if (count == 1) rows_of<1>(x, w, bias, y, count, n, k, has_bias, column);
-  else if (count == 2) rows_of<2>(x, w, bias, y, count, n, k, has_bias, column);
-  else if (count <= 4) rows_of<4>(x, w, bias, y, count, n, k, has_bias, column);
-  else rows_of<8>(x, w, bias, y, count, n, k, has_bias, column);
+DEV void linear_rows_body(const X* x, const W* w0, const W* w1, const W* w2, const X* b0, const X* b1, const X* b2, const X* residual, X* y0, X* y1,
+                          X* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
+  Layer<X, W> l = layer_of<8>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased);
+  u32 first = block_y() * 8, count = min_u(8, rows - first);
+  residual = has_residual ? residual : 0;
+  if (count == 1) rows_of<1>(x, l, residual, first, count, k);
+  else if (count == 2) rows_of<2>(x, l, residual, first, count, k);
+  else if (count <= 4) rows_of<4>(x, l, residual, first, count, k);
+  else rows_of<8>(x, l, residual, first, count, k);
 }
 // For up to some hundred rows, by matrix instructions: a block computes 16 outputs of up to 64 rows, and its waves share the inputs.
 template <int TILES, class T>
-DEV void tiles_of(const T* x, const T* w, const T* bias, T* y, f32* part, u32 count, u32 n, u32 k, u32 has_bias) {
-  u32 column = block_x() * 16;
+DEV void tiles_of(const T* x, const Layer<T, T>& l, const T* residual, f32* part, u32 first, u32 count, u32 k) {
+  u32 column = l.block * 16;
   RowPointers<T> wp, xp[TILES];
   for (int i = 0; i < FRAG_ROWS; i++) {
-    wp.p[i] = w + (u64)min_u(column + frag_row(i), n - 1) * k;
-    for (int t = 0; t < TILES; t++) xp[t].p[i] = x + (u64)min_u(t * 16 + frag_row(i), count - 1) * k;
+    wp.p[i] = l.w + (u64)min_u(column + frag_row(i), l.n - 1) * k;
+    for (int t = 0; t < TILES; t++) xp[t].p[i] = x + (u64)(first + min_u(t * 16 + frag_row(i), count - 1)) * k;
   }
   Acc sum[TILES];
   stream_tiles(wp, xp, k, sum);
   sum_waves(sum, part);
   for (u32 e = thread_id(); e < TILES * 256; e += 256) {
     u32 row = e / 16, c = column + e % 16;
-    if (row < count && c < n) from_f32(y[(u64)row * n + c], part[e] + (has_bias ? to_f32(bias[c]) : 0.f));
+    if (row >= count || c >= l.n) continue;
+    u64 at = (u64)(first + row) * l.n + c;
+    from_f32(l.y[at], part[e] + (l.bias ? to_f32(l.bias[c]) : 0.f) + (residual ? to_f32(residual[at]) : 0.f));
   }
 }
 // SIZE rows by WIDTH outputs by plain loads, for memory that begins anywhere.
-template <int SIZE, int WIDTH, class T>
-DEV void unaligned(const T* x, const T* w, const T* bias, T* y, u32 rows, u32 n, u32 k, u32 has_bias) {
+template <int SIZE, int WIDTH, class T> DEV void unaligned(const T* x, const Layer<T, T>& l, const T* residual, u32 rows, u32 k) {
   for (u32 e = thread_id(); e < SIZE * WIDTH; e += 256) {
-    u32 row = block_y() * SIZE + e / WIDTH, c = block_x() * WIDTH + e % WIDTH;
-    if (row >= rows || c >= n) continue;
+    u32 row = block_y() * SIZE + e / WIDTH, c = l.block * WIDTH + e % WIDTH;
+    if (row >= rows || c >= l.n) continue;
     f32 sum = 0.f;
-    for (u32 i = 0; i < k; i++) sum = fma_(to_f32(x[(u64)row * k + i]), to_f32(w[(u64)c * k + i]), sum);
-    from_f32(y[(u64)row * n + c], sum + (has_bias ? to_f32(bias[c]) : 0.f));
+    for (u32 i = 0; i < k; i++) sum = fma_(to_f32(x[(u64)row * k + i]), to_f32(l.w[(u64)c * k + i]), sum);
+    u64 at = (u64)row * l.n + c;
+    from_f32(l.y[at], sum + (l.bias ? to_f32(l.bias[c]) : 0.f) + (residual ? to_f32(residual[at]) : 0.f));
   }
 }
 template <class T>
-DEV void linear_tiles_body(const T* x, const T* w, const T* bias, T* y, u32 rows, u32 n, u32 k, u32 has_bias) {
+DEV void linear_tiles_body(const T* x, const T* w0, const T* w1, const T* w2, const T* b0, const T* b1, const T* b2, const T* residual, T* y0, T* y1,
+                           T* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
   LDS(f32, part, 8 * 4 * 256);
+  Layer<T, T> l = layer_of<16>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased);
   u32 first = block_y() * 64, count = min_u(64, rows - first);
-  if (!aligned_wide(x, w)) return unaligned<64, 16>(x, w, bias, y, rows, n, k, has_bias);
-  x += (u64)first * k;
-  y += (u64)first * n;
-  if (count <= 16) tiles_of<1>(x, w, bias, y, part, count, n, k, has_bias);
-  else if (count <= 32) tiles_of<2>(x, w, bias, y, part, count, n, k, has_bias);
-  else tiles_of<4>(x, w, bias, y, part, count, n, k, has_bias);
+  residual = has_residual ? residual : 0;
+  if (!aligned_wide(x, l.w)) unaligned<64, 16>(x, l, residual, rows, k);
+  else if (count <= 16) tiles_of<1>(x, l, residual, part, first, count, k);
+  else if (count <= 32) tiles_of<2>(x, l, residual, part, first, count, k);
+  else tiles_of<4>(x, l, residual, part, first, count, k);
+}
+// Two layers of n outputs whose results are gated, act(g) * u: a block computes 16 outputs of up to 32 rows.
+template <int TILES, class T>
+DEV void gate_of(const T* x, const T* w, const T* v, const T* w_bias, const T* v_bias, const T* residual, T* y, f32* part, u32 first, u32 count,
+                 u32 n, u32 k, u32 act, f32 alpha) {
+  u32 column = block_x() * 16;
+  RowPointers<T> wp, vp, xp[TILES];
+  for (int i = 0; i < FRAG_ROWS; i++) {
+    u64 at = (u64)min_u(column + frag_row(i), n - 1) * k;
+    wp.p[i] = w + at;
+    vp.p[i] = v + at;
+    for (int t = 0; t < TILES; t++) xp[t].p[i] = x + (u64)(first + min_u(t * 16 + frag_row(i), count - 1)) * k;
+  }
+  Acc g[TILES], u[TILES];
+  stream_two(wp, vp, xp, k, g, u);
+  f32* other = part + 8 * TILES * 256;
+  sum_waves(g, part);
+  sum_waves(u, other);
+  for (u32 e = thread_id(); e < TILES * 256; e += 256) {
+    u32 row = e / 16, c = column + e % 16;
+    if (row >= count || c >= n) continue;
+    u64 at = (u64)(first + row) * n + c;
+    f32 gate = part[e] + (w_bias ? to_f32(w_bias[c]) : 0.f), up = other[e] + (v_bias ? to_f32(v_bias[c]) : 0.f);
+    from_f32(y[at], activate(act, gate, alpha) * up + (residual ? to_f32(residual[at]) : 0.f));
+  }
+}
+template <class T>
+DEV void linear_gate_body(const T* x, const T* w, const T* v, const T* w_bias, const T* v_bias, const T* residual, T* y, u32 rows, u32 n, u32 k,
+                          u32 biased, u32 has_residual, u32 act, f32 alpha) {
+  LDS(f32, part, 2 * 8 * 2 * 256);
+  u32 first = block_y() * 32, count = min_u(32, rows - first);
+  residual = has_residual ? residual : 0;
+  w_bias = biased & 1 ? w_bias : 0;
+  v_bias = biased & 2 ? v_bias : 0;
+  if (!aligned_wide(x, w) || !aligned_wide(v, w)) {
+    // Memory that begins anywhere is read by plain loads.
+    for (u32 e = thread_id(); e < count * 16; e += 256) {
+      u32 row = first + e / 16, c = block_x() * 16 + e % 16;
+      if (c >= n) continue;
+      f32 g = w_bias ? to_f32(w_bias[c]) : 0.f, u = v_bias ? to_f32(v_bias[c]) : 0.f;
+      for (u32 i = 0; i < k; i++) {
+        f32 a = to_f32(x[(u64)row * k + i]);
+        g = fma_(a, to_f32(w[(u64)c * k + i]), g);
+        u = fma_(a, to_f32(v[(u64)c * k + i]), u);
+      }
+      u64 at = (u64)row * n + c;
+      from_f32(y[at], activate(act, g, alpha) * u + (residual ? to_f32(residual[at]) : 0.f));
+    }
+  } else if (count <= 16) gate_of<1>(x, w, v, w_bias, v_bias, residual, y, part, first, count, n, k, act, alpha);
+  else gate_of<2>(x, w, v, w_bias, v_bias, residual, y, part, first, count, n, k, act, alpha);
+}
+// The same of products that are there: y = act(g) * u + residual, of n elements.
+template <class T>
+DEV void gate_body(const T* g, const T* u, const T* residual, T* y, u32 n, u32 has_residual, u32 act, f32 alpha) {
+  u32 i = block_x() * 256 + thread_id();
+  if (i < n) from_f32(y[i], activate(act, to_f32(g[i]), alpha) * to_f32(u[i]) + (has_residual ? to_f32(residual[i]) : 0.f));
 }
 // For many rows: a block computes SIZE rows by SIZE outputs in steps of 32 inputs, which shared memory holds twice, so that the
 // next step is on its way meanwhile. A wave computes half of the rows and a quarter of the outputs.
 template <int SIZE, class T>
-DEV void block_of(const T* x, const T* w, const T* bias, T* y, u32 rows, u32 n, u32 k, u32 has_bias) {
+DEV void block_of(const T* x, const T* w, const T* bias, const T* residual, T* y, u32 rows, u32 n, u32 k) {
   enum { LOADS = SIZE / 64, DOWN = SIZE / 32, ACROSS = SIZE / 64, PART = SIZE * FRAG_LD };
   LDS(T, sx, 2 * PART);
   LDS(T, sw, 2 * PART);
@@ -127,20 +199,28 @@ DEV void block_of(const T* x, const T* w, const T* bias, T* y, u32 rows, u32 n, 
 #pragma unroll
       for (u32 i = 0; i < 8; i++) {
         u32 r = m0 + row0 + d * 16 + acc_row(i), c = n0 + col0 + j * 16 + acc_col(i);
-        if (r < rows && c < n) from_f32(y[(u64)r * n + c], acc_get(sum[d][j], i) + (has_bias ? to_f32(bias[c]) : 0.f));
+        u64 at = (u64)r * n + c;
+        if (r < rows && c < n)
+          from_f32(y[at], acc_get(sum[d][j], i) + (bias ? to_f32(bias[c]) : 0.f) + (residual ? to_f32(residual[at]) : 0.f));
       }
 }
 template <class T>
-DEV void linear_block_body(const T* x, const T* w, const T* bias, T* y, u32 rows, u32 n, u32 k, u32 has_bias) {
-  if (aligned_wide(x, w)) block_of<128>(x, w, bias, y, rows, n, k, has_bias);
-  else unaligned<128, 128>(x, w, bias, y, rows, n, k, has_bias);
+DEV void linear_block_body(const T* x, const T* w, const T* bias, const T* residual, T* y, u32 rows, u32 n, u32 k, u32 has_bias, u32 has_residual) {
+  bias = has_bias ? bias : 0;
+  residual = has_residual ? residual : 0;
+  if (aligned_wide(x, w)) block_of<128>(x, w, bias, residual, y, rows, n, k);
+  else unaligned<128, 128>(x, Layer<T, T>{w, bias, y, n, block_x()}, residual, rows, k);
 }
 template <class T>
-DEV void linear_block64_body(const T* x, const T* w, const T* bias, T* y, u32 rows, u32 n, u32 k, u32 has_bias) {
-  if (aligned_wide(x, w)) block_of<64>(x, w, bias, y, rows, n, k, has_bias);
-  else unaligned<64, 64>(x, w, bias, y, rows, n, k, has_bias);
+DEV void linear_block64_body(const T* x, const T* w, const T* bias, const T* residual, T* y, u32 rows, u32 n, u32 k, u32 has_bias, u32 has_residual) {
+  bias = has_bias ? bias : 0;
+  residual = has_residual ? residual : 0;
+  if (aligned_wide(x, w)) block_of<64>(x, w, bias, residual, y, rows, n, k);
+  else unaligned<64, 64>(x, Layer<T, T>{w, bias, y, n, block_x()}, residual, rows, k);
 }
 KERNELS_linear_rows
 KERNELS_linear_tiles
+KERNELS_linear_gate
+KERNELS_gate
 KERNELS_linear_block
 KERNELS_linear_block64

@@ -2,8 +2,8 @@
 #include "prelude.h"
 // shape: number of batch dimensions, up to 4 sizes, then strides of a, of b (signed, in elements).
 template <class A, class B>
-DEV void matmul_body(const A* a, const B* b, const A* bias, A* y, u32 m, u32 n, u32 k, u32 batches, i64 a_row, i64 a_col, i64 b_row,
-                     i64 b_col, i64 a_count, i64 b_count, u32 has_bias, const Words<13> shape) {
+DEV void matmul_body(const A* a, const B* b, const A* bias, const A* residual, A* y, u32 m, u32 n, u32 k, u32 batches, i64 a_row, i64 a_col, i64 b_row,
+                     i64 b_col, i64 a_count, i64 b_count, u32 has_bias, u32 has_residual, const Words<13> shape) {
   LDS(f32, sa, 16 * 68);
   LDS(f32, sb, 16 * 68);
   u32 rest = block_z();
@@ -14,6 +14,7 @@ DEV void matmul_body(const A* a, const B* b, const A* bias, A* y, u32 m, u32 n, 
     b += (i64)at * (i32)shape.w[9 + d];
   }
   y += (u64)block_z() * m * n;
+  residual += (u64)block_z() * m * n * has_residual;
   u32 t = thread_id(), row = (t / 16) * 4, col = (t % 16) * 4, m0 = block_y() * 64, n0 = block_x() * 64;
   f32 sum[4][4];
   for (int i = 0; i < 4; i++) for (int j = 0; j < 4; j++) sum[i][j] = 0.f;
@@ -40,7 +41,9 @@ DEV void matmul_body(const A* a, const B* b, const A* bias, A* y, u32 m, u32 n, 
   for (u32 i = 0; i < 4; i++)
     for (u32 j = 0; j < 4; j++) {
       u32 r = m0 + row + i, c = n0 + col + j;
-      if (r < m && c < n) from_f32(y[(u64)r * n + c], sum[i][j] + (has_bias ? to_f32(bias[c]) : 0.f));
+      u64 at = (u64)r * n + c;
+      if (r < m && c < n)
+        from_f32(y[at], sum[i][j] + (has_bias ? to_f32(bias[c]) : 0.f) + (has_residual ? to_f32(residual[at]) : 0.f));
     }
 }
 KERNELS_matmul

@@ -97,19 +97,11 @@ template <class I> DEV void expert_index_body(const I* ids, i32* rows, i32* offs
   }
 }
 enum { GATE_NONE, GATE_INTERLEAVED, GATE_HALVES, GATE_TWO };
-DEV f32 moe_activate(u32 act, f32 x, f32 alpha) {
-  switch (act) {
-    case 1: return x / (1.f + exp_(-alpha * x));
-    case 2: return gelu_(x);
-    case 3: return x != x || x > 0.f ? x : 0.f;
-    default: return x;
-  }
-}
 // act(g) * (u + beta), both within the limit.
 DEV f32 moe_gate_of(f32 g, f32 u, u32 act, f32 alpha, f32 beta, f32 limit) {
   g = g > limit ? limit : g;
   u = u > limit ? limit : u < -limit ? -limit : u;
-  return moe_activate(act, g, alpha) * (u + beta);
+  return activate(act, g, alpha) * (u + beta);
 }
 // The expert of a block: one for each, or, where pairs are fewer, that of the slot-th pair in their order if it is its expert's
 // first; `experts` when there is none.
@@ -265,7 +257,7 @@ DEV void moe_finish_body(const f32* first, const f32* second, const T* weights, 
     u64 pair = (u64)token * each + c;
     const f32* f = first + pair * outputs;
     f32 v;
-    if (gating == GATE_NONE) v = moe_activate(act, f[j], alpha);
+    if (gating == GATE_NONE) v = activate(act, f[j], alpha);
     else {
       f32 g = gating == GATE_INTERLEAVED ? f[2 * j] : f[j];
       f32 u = gating == GATE_INTERLEAVED ? f[2 * j + 1] : gating == GATE_HALVES ? f[n + j] : second[pair * n + j];

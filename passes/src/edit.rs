@@ -136,9 +136,17 @@ impl<'g> Edit<'g> {
 
     /// [`Edit::settle`] for an operator with several results, whose other results take the places of the root's.
     pub(crate) fn settle_all(&mut self, new: Value) -> Result<Value, Miss> {
-        let old = self.root;
-        let others: Vec<(Value, Value)> =
-            self.graph.results(old.node).zip(self.graph.results(new.node)).skip(1).collect();
+        let olds: Vec<Value> = self.graph.results(self.root.node).collect();
+        self.settle_each(new, &olds)
+    }
+
+    /// [`Edit::settle`] for an operator whose results take the places of `olds`, of which the root is the first.
+    pub(crate) fn settle_each(&mut self, new: Value, olds: &[Value]) -> Result<Value, Miss> {
+        let others: Vec<(Value, Value)> = olds.iter().copied().zip(self.graph.results(new.node)).skip(1).collect();
+        let fits = |(old, new): &(Value, Value)| self.graph.ty(*old).compatible(self.graph.ty(*new));
+        if !others.iter().all(fits) {
+            return Err(Miss::Refused("the replacement is not surely of the same type"));
+        }
         let new = self.settle(new)?;
         for (old, new) in others {
             let old_fact = self.graph.fact(old).clone();

@@ -18,6 +18,7 @@ pub mod fuse_epilogues;
 pub mod fuse_moe_gemm;
 pub mod fuse_norm;
 pub mod fuse_rope;
+pub mod group_linears;
 pub mod inline_branches;
 pub mod make_kv_stateful;
 pub mod merge_duplicates;

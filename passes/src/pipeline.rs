@@ -3,7 +3,8 @@
 use crate::driver::Stage;
 use crate::{
     batch_kv_writes, canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues,
-    fuse_moe_gemm, fuse_norm, fuse_rope, inline_branches, make_kv_stateful, merge_duplicates, sink_transposes,
+    fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, make_kv_stateful, merge_duplicates,
+    sink_transposes,
 };
 
 /// What every compilation runs, whatever the device.
@@ -39,6 +40,13 @@ pub fn step() -> Vec<Stage> {
 /// Fuses what is left, entry by entry.
 pub fn finish() -> Vec<Stage> {
     vec![Stage::Once(sink_transposes::PASS), Stage::Once(fuse_epilogues::PASS), Stage::Once(fuse_elementwise::PASS)]
+}
+
+/// [`finish`] for a device, where a launch costs time.
+pub fn finish_for_device() -> Vec<Stage> {
+    let mut stages = finish();
+    stages.insert(2, Stage::Once(group_linears::PASS));
+    stages
 }
 
 #[cfg(test)]

@@ -1,82 +1,201 @@
-//! `linear`: few rows by kernels that stream the weight, many by tiles; 16-bit factors by matrix instructions.
+//! `linear` and `linears`: few rows by kernels that stream the weights, up to three layers in one launch; many rows by tiles, a
+//! launch for each layer. 16-bit factors go through matrix instructions.
 
-use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output};
-use ir::ops::Linear;
+use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output, scratch};
+use ir::Dim;
+use ir::ops::{ActivationFn, Linear, Linears};
 use kernels::{Element, table};
 use plan::Layout;
 
 /// From so many rows on, tiles are faster than streaming the weight once for every 8 rows.
 const MANY_ROWS: i64 = 32;
-/// From so many rows on, matrix instructions are faster than plain ones where reading the weight is all the time it takes.
-const MATRIX_ROWS: i64 = 2;
-/// Up to so many rows the weight is streamed once for every 64 of them.
+/// Up to so many rows, matrix instructions stream the weights: once for every 64 of them.
 const STREAMED_ROWS: i64 = 64;
 /// Tiles of 128 are for products of at least so many of them: fewer would leave processors without work.
 const LARGE_TILES: i64 = 128;
+/// Layers that one launch takes.
+const TOGETHER: usize = 3;
 
-struct LinearRows {
-    x: Element,
-    w: Element,
-    has_bias: bool,
-    /// The weight is `[k, n]`, and whether it lies so.
-    kn: bool,
+/// A layer: operands of the node.
+struct Layer {
+    w: usize,
+    bias: Option<usize>,
+    /// Whether the weight lies as `[k, n]`.
     lies_kn: bool,
 }
 
+struct Layers {
+    x: Element,
+    w: Element,
+    layers: Vec<Layer>,
+    residual: Option<usize>,
+    /// What gates the second product, as the kernels number it.
+    gate: Option<i64>,
+    /// Whether weights are declared `[k, n]`.
+    kn: bool,
+    /// Bytes of both products where they are gated afterwards.
+    scratch: Option<Dim>,
+}
+
 pub(super) fn linear(op: &Linear, types: &Types<'_>) -> Chosen {
-    let (x, w) = (types.element(0)?, types.element(1)?);
+    let bias = types.input(2).map(|_| 2);
+    layers(types, &[(1, bias)], None, op.kn, None)
+}
+
+pub(super) fn linears(op: &Linears, types: &Types<'_>) -> Chosen {
+    let weights = (Linears::FIRST..types.ins.len()).step_by(2);
+    let weights: Vec<_> = weights.map(|w| (w, types.input(w + 1).map(|_| w + 1))).collect();
+    let residual = types.input(1).map(|_| 1);
+    let gate = op.gate.map(activation).transpose()?;
+    if weights.len() > TOGETHER {
+        return Err("it has more than three layers");
+    }
+    layers(types, &weights, residual, op.kn, gate)
+}
+
+/// The kernels' number of an activation with its default parameters.
+pub(super) fn activation(act: ActivationFn) -> Result<i64, &'static str> {
+    Ok(match act {
+        ActivationFn::Silu => 1,
+        ActivationFn::Gelu => 2,
+        ActivationFn::Relu => 3,
+        ActivationFn::GeluTanh => 4,
+        ActivationFn::Sigmoid => 5,
+        _ => return Err("the kernel does not have its activation"),
+    })
+}
+
+fn layers(
+    types: &Types<'_>,
+    weights: &[(usize, Option<usize>)],
+    residual: Option<usize>,
+    kn: bool,
+    gate: Option<i64>,
+) -> Chosen {
+    let (x, w) = (types.element(0)?, types.element(weights[0].0)?);
     let float = |e: Element| matches!(e, Element::F32 | Element::F16 | Element::BF16);
     if !float(x) || !float(w) {
         return Err("the kernel takes f32, f16 and bf16 only");
     }
-    if types.input(2).is_some_and(|bias| element(bias.dtype) != Ok(x)) {
+    let alike = |i: &usize| types.input(*i).is_some_and(|t| element(t.dtype) == Ok(x));
+    if !weights.iter().filter_map(|(_, bias)| bias.as_ref()).chain(residual.as_ref()).all(alike) {
         return Err("its bias is of another element type");
     }
+    if !weights.iter().all(|(i, _)| types.element(*i) == Ok(w)) {
+        return Err("its weights differ in element type");
+    }
     types.dims(0)?;
-    let lies_kn = op.kn && types.layout(1) != Layout::Transposed;
-    Ok(Box::new(LinearRows { x, w, has_bias: types.input(2).is_some(), kn: op.kn, lies_kn }))
+    let layer = |(w, bias): &(usize, Option<usize>)| {
+        let lies_kn = kn && types.layout(*w) != Layout::Transposed;
+        Layer { w: *w, bias: *bias, lies_kn }
+    };
+    let result = types.outs[0].dims().ok_or("its rank is not known")?;
+    let scratch = gate.map(|_| result.iter().cloned().product::<Dim>() * (2 * x.bytes()));
+    Ok(Box::new(Layers { x, w, layers: weights.iter().map(layer).collect(), residual, gate, kn, scratch }))
 }
 
-impl Lowering for LinearRows {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
+/// Sizes of a node: rows, inputs, and outputs of each layer.
+struct Shape {
+    rows: i64,
+    k: i64,
+    n: Vec<i64>,
+}
 
-    fn files(&self) -> &'static [&'static str] {
-        &["linear", "matmul"]
-    }
-
-    fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
-        let (x, w) = (&sizes.ins[0], &sizes.ins[1]);
-        let (n, k) = if self.kn { (w[1] as i64, w[0] as i64) } else { (w[0] as i64, w[1] as i64) };
+impl Layers {
+    fn shape(&self, sizes: &Sizes<'_>) -> Shape {
+        let x = &sizes.ins[0];
+        let of = |l: &Layer| if self.kn { sizes.ins[l.w][1] } else { sizes.ins[l.w][0] };
         let rows = x[..x.len() - 1].iter().product::<usize>() as i64;
-        if rows * n == 0 {
-            return Ok(vec![]);
-        }
-        let bias = if self.has_bias { input(2) } else { input(0) };
-        let has_bias = i64::from(self.has_bias);
-        let narrow = self.x == self.w && self.x != Element::F32;
-        if !self.lies_kn && narrow && k % 32 == 0 && rows >= MATRIX_ROWS {
+        let n = self.layers.iter().map(|l| of(l) as i64).collect();
+        Shape { rows, k: *x.last().expect("it has rows") as i64, n }
+    }
+
+    /// Whether matrix instructions take the weights.
+    fn matrices(&self, k: i64) -> bool {
+        let rows = self.layers.iter().all(|l| !l.lies_kn);
+        rows && self.x == self.w && self.x != Element::F32 && k % 32 == 0
+    }
+
+    /// Products by kernels that stream the weights, in one launch.
+    fn streamed(&self, s: &Shape, to: &[Memory], residual: Option<usize>) -> Call<Memory> {
+        let layer = |i: usize| self.layers.get(i);
+        let w = |i: usize| input(layer(i).map_or(self.layers[0].w, |l| l.w));
+        let bias = |i: usize| input(layer(i).and_then(|l| l.bias).unwrap_or(0));
+        let y = |i: usize| to.get(i).copied().unwrap_or(to[0]);
+        let n = |i: usize| s.n.get(i).copied().unwrap_or(0);
+        let biased = (0..TOGETHER).filter(|i| layer(*i).is_some_and(|l| l.bias.is_some())).map(|i| 1 << i).sum();
+        let (r, has_residual) = (input(residual.unwrap_or(0)), i64::from(residual.is_some()));
+        let (w0, w1, w2, b0, b1, b2) = (w(0), w(1), w(2), bias(0), bias(1), bias(2));
+        let (y0, y1, y2, n0, n1, n2) = (y(0), y(1), y(2), n(0), n(1), n(2));
+        let (x, rows, k) = (input(0), s.rows, s.k);
+        call(match self.matrices(k) {
+            true => table::linear_tiles(
+                self.x,
+                x,
+                w0,
+                w1,
+                w2,
+                b0,
+                b1,
+                b2,
+                r,
+                y0,
+                y1,
+                y2,
+                rows,
+                n0,
+                n1,
+                n2,
+                k,
+                biased,
+                has_residual,
+            ),
+            false => table::linear_rows(
+                self.x,
+                self.w,
+                x,
+                w0,
+                w1,
+                w2,
+                b0,
+                b1,
+                b2,
+                r,
+                y0,
+                y1,
+                y2,
+                rows,
+                n0,
+                n1,
+                n2,
+                k,
+                biased,
+                has_residual,
+            ),
+        })
+    }
+
+    /// The product of one layer by tiles.
+    fn tiled(&self, i: usize, s: &Shape, y: Memory, residual: Option<usize>) -> Call<Memory> {
+        let (l, n) = (&self.layers[i], s.n[i]);
+        let (bias, has_bias) = (input(l.bias.unwrap_or(0)), i64::from(l.bias.is_some()));
+        let (r, has_residual) = (input(residual.unwrap_or(0)), i64::from(residual.is_some()));
+        let (x, w, rows, k) = (input(0), input(l.w), s.rows, s.k);
+        if self.matrices(k) {
             let large = ((rows + 127) / 128) * ((n + 127) / 128) >= LARGE_TILES;
-            let chosen = match () {
-                _ if rows <= STREAMED_ROWS => table::linear_tiles,
-                _ if large => table::linear_block,
-                _ => table::linear_block64,
-            };
-            return Ok(vec![call(chosen(self.x, input(0), input(1), bias, output(0), rows, n, k, has_bias))]);
+            let kernel = if large { table::linear_block } else { table::linear_block64 };
+            return call(kernel(self.x, x, w, bias, r, y, rows, n, k, has_bias, has_residual));
         }
-        if !self.lies_kn && rows < MANY_ROWS {
-            let made = table::linear_rows(self.x, self.w, input(0), input(1), bias, output(0), rows, n, k, has_bias);
-            return Ok(vec![call(made)]);
-        }
-        let (b_row, b_col) = if self.lies_kn { (n, 1) } else { (1, k) };
-        Ok(vec![call(table::matmul(
+        let (b_row, b_col) = if l.lies_kn { (n, 1) } else { (1, k) };
+        let (a_count, b_count, shape) = (rows * k, n * k, [0; 13]);
+        call(table::matmul(
             self.x,
             self.w,
-            input(0),
-            input(1),
+            x,
+            w,
             bias,
-            output(0),
+            r,
+            y,
             rows,
             n,
             k,
@@ -85,10 +204,75 @@ impl Lowering for LinearRows {
             1,
             b_row,
             b_col,
-            rows * k,
-            n * k,
+            a_count,
+            b_count,
             has_bias,
-            [0; 13],
-        ))])
+            has_residual,
+            shape,
+        ))
+    }
+
+    /// Every product to where it belongs.
+    fn products(&self, s: &Shape, to: &[Memory], residual: Option<usize>) -> Vec<Call<Memory>> {
+        let few = if self.matrices(s.k) { s.rows <= STREAMED_ROWS } else { s.rows < MANY_ROWS };
+        if few && self.layers.iter().all(|l| !l.lies_kn) {
+            return vec![self.streamed(s, to, residual)];
+        }
+        (0..self.layers.len()).filter(|i| s.n[*i] > 0).map(|i| self.tiled(i, s, to[i], residual)).collect()
+    }
+}
+
+impl Lowering for Layers {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["linear", "matmul"]
+    }
+
+    fn scratch(&self) -> Option<Dim> {
+        self.scratch.clone()
+    }
+
+    fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
+        let s = self.shape(sizes);
+        if s.rows == 0 || s.n.iter().all(|n| *n == 0) {
+            return Ok(vec![]);
+        }
+        let Some(act) = self.gate else {
+            let to: Vec<Memory> = (0..self.layers.len()).map(output).collect();
+            return Ok(self.products(&s, &to, self.residual));
+        };
+        let (r, has_residual) = (input(self.residual.unwrap_or(0)), i64::from(self.residual.is_some()));
+        if self.matrices(s.k) && s.rows <= STREAMED_ROWS {
+            let [g, u] = &self.layers[..] else { return Err("a gate has two layers".into()) };
+            let bias = |l: &Layer| input(l.bias.unwrap_or(0));
+            let biased = i64::from(g.bias.is_some()) + 2 * i64::from(u.bias.is_some());
+            let (x, w, v, w_bias, v_bias, y) = (input(0), input(g.w), input(u.w), bias(g), bias(u), output(0));
+            let (rows, n, k) = (s.rows, s.n[0], s.k);
+            return Ok(vec![call(table::linear_gate(
+                self.x,
+                x,
+                w,
+                v,
+                w_bias,
+                v_bias,
+                r,
+                y,
+                rows,
+                n,
+                k,
+                biased,
+                has_residual,
+                act,
+                1.0,
+            ))]);
+        }
+        let elements = s.rows * s.n[0];
+        let (g, u) = (scratch(0), scratch(elements * self.x.bytes()));
+        let mut calls = self.products(&s, &[g, u], None);
+        calls.push(call(table::gate(self.x, g, u, r, output(0), elements, has_residual, act, 1.0)));
+        Ok(calls)
     }
 }

@@ -90,6 +90,7 @@ impl Lowering for Product {
             input(0),
             input(1),
             input(0),
+            input(0),
             output(0),
             m,
             n,
@@ -101,6 +102,7 @@ impl Lowering for Product {
             1,
             count(a),
             count(b),
+            0,
             0,
             shape,
         ))])

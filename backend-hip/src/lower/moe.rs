@@ -1,9 +1,10 @@
 //! Mixtures of experts: `moe_route`, `expert_index` and `moe_gemm`, whose products lie in scratch memory, in f32, until they are
 //! gated, weighted and summed.
 
+use super::linear::activation;
 use super::{Call, Chosen, Lowering, Memory, Of, Sizes, Types, call, input, output, scratch};
 use ir::Dim;
-use ir::ops::{ActivationFn, ExpertIndex, Gating, MoeGemm, MoeRoute, RouterScore};
+use ir::ops::{ExpertIndex, Gating, MoeGemm, MoeRoute, RouterScore};
 use kernels::{Element, table};
 use plan::Layout;
 
@@ -128,13 +129,7 @@ pub(super) fn moe_gemm(op: &MoeGemm, types: &Types<'_>) -> Chosen {
     if !float(x) || !float(w) || v.is_some_and(|v| !float(v)) || !alike || !index(1) || !index(2) {
         return Err("its element types differ, or are not f32, f16 or bf16");
     }
-    let act = match op.act {
-        None => 0,
-        Some(ActivationFn::Silu) => 1,
-        Some(ActivationFn::Gelu) => 2,
-        Some(ActivationFn::Relu) => 3,
-        Some(_) => return Err("the kernel does not have its activation"),
-    };
+    let act = op.act.map_or(Ok(0), activation)?;
     let ([pairs], [_, a, b]) = (types.dims(1)?, types.dims(3)?) else { return Err("its operands are not matrices") };
     let outputs = if op.kn { b } else { a };
     let second = if v.is_some() { 2 } else { 1 };

@@ -55,21 +55,7 @@ impl OpSpec for Linear {
             [Datum::Tensor(x), Datum::Tensor(w), ..] => (x, w),
             _ => return Err(super::not_tensors(Self::NAME)),
         };
-        let (n, k) = if self.kn { (w.dims()[1], w.dims()[0]) } else { (w.dims()[0], w.dims()[1]) };
-        let bias = operands.get(2).and_then(|d| d.as_tensor()).map(Tensor::to_f64).transpose()?;
-        if x.dims().last() != Some(&k) {
-            return Err(EvalError::Invalid(format!("rows of {:?} are not {k} long", x.dims())));
-        }
-        let (xs, ws) = (x.to_f64()?, w.to_f64()?);
-        let rows: usize = x.dims()[..x.rank() - 1].iter().product();
-        let mut y = vec![0.0; rows * n];
-        for r in 0..rows {
-            for j in 0..n {
-                let at = |p: usize| if self.kn { ws[p * n + j] } else { ws[j * k + p] };
-                let sum: f64 = (0..k).map(|p| xs[r * k + p] * at(p)).sum();
-                y[r * n + j] = sum + bias.as_ref().map_or(0.0, |b| b[j]);
-            }
-        }
+        let (n, y) = product(x, w, operands.get(2).and_then(|d| d.as_tensor()), self.kn)?;
         let dims = [&x.dims()[..x.rank() - 1], &[n]].concat();
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &y)?.into()])
     }
@@ -83,4 +69,33 @@ impl OpSpec for Linear {
     fn tolerance(&self, dtype: DType) -> Tolerance {
         Tolerance::roundings(dtype, 16.0)
     }
+}
+
+/// Outputs of a layer, and `x[.., k] * w[n, k]^T + bias[n]` (`w[k, n]` with `kn`) before it is rounded.
+pub(super) fn product(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    kn: bool,
+) -> Result<(usize, Vec<f64>), EvalError> {
+    let (n, k) = match w.dims() {
+        [k, n] if kn => (*n, *k),
+        [n, k] => (*n, *k),
+        _ => return Err(EvalError::Invalid(format!("{:?} is not a matrix", w.dims()))),
+    };
+    let bias = bias.map(Tensor::to_f64).transpose()?;
+    if x.dims().last() != Some(&k) || bias.as_ref().is_some_and(|b| b.len() != n) {
+        return Err(EvalError::Invalid(format!("rows of {:?} are not {k} long, or biases not {n}", x.dims())));
+    }
+    let (xs, ws) = (x.to_f64()?, w.to_f64()?);
+    let rows: usize = x.dims()[..x.rank() - 1].iter().product();
+    let mut y = vec![0.0; rows * n];
+    for r in 0..rows {
+        for j in 0..n {
+            let at = |p: usize| if kn { ws[p * n + j] } else { ws[j * k + p] };
+            let sum: f64 = (0..k).map(|p| xs[r * k + p] * at(p)).sum();
+            y[r * n + j] = sum + bias.as_ref().map_or(0.0, |b| b[j]);
+        }
+    }
+    Ok((n, y))
 }
