@@ -114,6 +114,7 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Trilu(op) => generate::trilu(op, types),
         CoreOp::Unary(op) => elementwise::unary(op, types),
         // No kernels yet: the reference evaluates them.
-        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
+        // `linears` is made for devices only.
+        CoreOp::ConvInteger(_) | CoreOp::Linears(_) | CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
     }
 }

@@ -174,7 +174,7 @@ DEV f32 activate(u32 f, f32 x, f32 alpha, f32 beta) {
 // What gates: the numbers that lower/linear.rs gives. Silu is x * sigmoid(alpha x).
 DEV f32 activate(u32 act, f32 x, f32 alpha) {
   switch (act) {
-    case 1: return x / (1.f + exp_(-alpha * x));
+    case 1: return x * sigmoid_(alpha * x);
     case 2: return gelu_(x);
     case 3: return x != x || x > 0.f ? x : 0.f;
     case 4: return gelu_tanh_(x);

@@ -90,11 +90,12 @@ fn layer(graph: &Graph, id: NodeId) -> Option<Layer> {
     let operands = graph.operands(id);
     let bias = operands.get(2).copied().filter(|b| graph.tensor_ty(*b).is_some());
     let constant = |v: &Value| matches!(graph.node(v.node).kind, Kind::Weight(_));
-    let float = |v: Value| matches!(graph.tensor_ty(v)?.dtype, DType::F32 | DType::F16 | DType::BF16).then_some(());
-    float(operands[0])?;
-    float(operands[1])?;
-    let constants = constant(&operands[1]) && bias.iter().all(constant);
-    constants.then_some(Layer { id, x: operands[0], w: operands[1], bias, kn: op.kn })
+    let dtype = |v: Value| graph.tensor_ty(v).map(|t| t.dtype);
+    let float = |v: Value| matches!(dtype(v), Some(DType::F32 | DType::F16 | DType::BF16));
+    // What depends on data is not launched, but run by the host, which has no kernel for several layers.
+    let launched = graph.ty(operands[0]).is_plannable() && float(operands[0]) && float(operands[1]);
+    let constants = constant(&operands[1]) && bias.iter().all(|b| constant(b) && dtype(*b) == dtype(operands[0]));
+    (launched && constants).then_some(Layer { id, x: operands[0], w: operands[1], bias, kn: op.kn })
 }
 
 /// The layer behind a value that only one node reads.

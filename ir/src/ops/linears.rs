@@ -13,7 +13,8 @@ op! {
     /// than what it saves to be apart.
     ///
     /// Layer `i` gives `x[.., k] * wi[ni, k]^T + bi[ni]`, with `kn` of `wi[k, ni]`: a result `[.., ni]` each. With `gate` there
-    /// are two layers and one result, `gate(y0) * y1`. A `residual` has the type of the only result and is added to it.
+    /// are two layers and one result, `gate(y0) * y1`, of products that may have been rounded to the type of `x`. A `residual`
+    /// has the type of the only result and is added to it.
     pub struct Linears { kn: bool, gate: Option<ActivationFn> }
 }
 
@@ -83,7 +84,9 @@ impl OpSpec for Linears {
             let Some((_, up)) = layers.pop() else { return Err(super::not_tensors(Self::NAME)) };
             let (alpha, beta) = gate.defaults();
             let gated = layers.iter_mut().flat_map(|(_, y)| y.iter_mut()).zip(up);
-            gated.for_each(|(g, u)| *g = gate.float(*g, f64::from(alpha), f64::from(beta)) * u);
+            // Kernels gate in f32, where what is tiny is zero, which hides no infinity.
+            let act = |g: f64| f64::from(gate.float(g, f64::from(alpha), f64::from(beta)) as f32);
+            gated.for_each(|(g, u)| *g = act(*g) * u);
         }
         if let Some(residual) = operands.get(1).and_then(|d| d.as_tensor()) {
             let added = layers.iter_mut().flat_map(|(_, y)| y.iter_mut()).zip(residual.to_f64()?);
