@@ -124,7 +124,7 @@ impl Lowering for Layer {
             let counts = (m * k, dirs * rows * k);
             let made = match self.element {
                 e @ Element::F32 => {
-                    table::matmul(e, e, x, w, x, p, m, rows, k, dirs, k, 1, 1, k, counts.0, counts.1, 0, shape)
+                    table::matmul(e, e, x, w, x, x, p, m, rows, k, dirs, k, 1, 1, k, counts.0, counts.1, 0, 0, shape)
                 }
                 e => table::input_product(e, x, w, p, dirs, m, rows, k),
             };
