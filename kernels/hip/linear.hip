@@ -97,6 +97,13 @@ DEV void linear_tiles_body(const T* x, const T* w0, const T* w1, const T* w2, co
   else if (count <= 32) tiles_of<2>(x, l, residual, part, first, count, k);
   else tiles_of<4>(x, l, residual, part, first, count, k);
 }
+// act(g) * u of two products, which are rounded to T first, as they would be apart.
+template <class T> DEV f32 gated(f32 g, f32 u, u32 act, f32 alpha) {
+  T a, b;
+  from_f32(a, g);
+  from_f32(b, u);
+  return activate(act, to_f32(a), alpha) * to_f32(b);
+}
 // Two layers of n outputs whose results are gated, act(g) * u: a block computes 16 outputs of up to 32 rows.
 template <int TILES, class T>
 DEV void gate_of(const T* x, const T* w, const T* v, const T* w_bias, const T* v_bias, const T* residual, T* y, f32* part, u32 first, u32 count,
@@ -119,7 +126,7 @@ DEV void gate_of(const T* x, const T* w, const T* v, const T* w_bias, const T* v
     if (row >= count || c >= n) continue;
     u64 at = (u64)(first + row) * n + c;
     f32 gate = part[e] + (w_bias ? to_f32(w_bias[c]) : 0.f), up = other[e] + (v_bias ? to_f32(v_bias[c]) : 0.f);
-    from_f32(y[at], activate(act, gate, alpha) * up + (residual ? to_f32(residual[at]) : 0.f));
+    from_f32(y[at], gated<T>(gate, up, act, alpha) + (residual ? to_f32(residual[at]) : 0.f));
   }
 }
 template <class T>
@@ -142,7 +149,7 @@ DEV void linear_gate_body(const T* x, const T* w, const T* v, const T* w_bias, c
         u = fma_(a, to_f32(v[(u64)c * k + i]), u);
       }
       u64 at = (u64)row * n + c;
-      from_f32(y[at], activate(act, g, alpha) * u + (residual ? to_f32(residual[at]) : 0.f));
+      from_f32(y[at], gated<T>(g, u, act, alpha) + (residual ? to_f32(residual[at]) : 0.f));
     }
   } else if (count <= 16) gate_of<1>(x, w, v, w_bias, v_bias, residual, y, part, first, count, n, k, act, alpha);
   else gate_of<2>(x, w, v, w_bias, v_bias, residual, y, part, first, count, n, k, act, alpha);

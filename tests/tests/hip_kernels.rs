@@ -100,7 +100,7 @@ fn hip_layers_of_the_same_rows_agree() {
         &[
             "graph @g(%x: f16[N, 96], %w: f16[96, 40], %b: f16[40], %wk: f16[96, 17], %wv: f16[96, 5], %c: f16[5]) { %q, %k, %v = linears(%x, _, %w, %b, %wk, _, %wv, %c) {kn = true} return %q, %k, %v }",
             "graph @g(%x: bf16[9, N, 64], %w: bf16[20, 64], %wk: bf16[33, 64]) { %q, %k = linears(%x, _, %w, _, %wk, _) {kn = false} return %q, %k }",
-            "graph @g(%x: bf16[9, N, 64], %r: bf16[9, N, 24], %w: bf16[64, 24], %b: bf16[24], %wu: bf16[64, 24], %bu: bf16[24]) { %y = linears(%x, %r, %w, %b, %wu, %bu) {kn = true, gate = silu} return %y }",
+            "graph @g(%x: f16[9, N, 64], %r: f16[9, N, 24], %w: f16[64, 24], %b: f16[24], %wu: f16[64, 24], %bu: f16[24]) { %y = linears(%x, %r, %w, %b, %wu, %bu) {kn = true, gate = silu} return %y }",
             "graph @g(%x: f16[2, N, 64], %w: f16[24, 64], %b: f16[24], %wu: f16[24, 64]) { %y = linears(%x, _, %w, %b, %wu, _) {kn = false, gate = silu} return %y }",
             "graph @g(%x: f32[6, N, 40], %r: f32[6, N, 24], %w: f32[40, 24], %wu: f32[40, 24], %bu: f32[24]) { %y = linears(%x, %r, %w, _, %wu, %bu) {kn = true, gate = gelu_tanh} return %y }",
             "graph @g(%x: f16[N, 30], %r: f16[N, 24], %w: f16[24, 30]) { %y = linears(%x, %r, %w, _) {kn = false} return %y }",

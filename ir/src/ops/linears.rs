@@ -13,8 +13,8 @@ op! {
     /// than what it saves to be apart.
     ///
     /// Layer `i` gives `x[.., k] * wi[ni, k]^T + bi[ni]`, with `kn` of `wi[k, ni]`: a result `[.., ni]` each. With `gate` there
-    /// are two layers and one result, `gate(y0) * y1`, of products that may have been rounded to the type of `x`. A `residual`
-    /// has the type of the only result and is added to it.
+    /// are two layers and one result, `gate(y0) * y1`, both rounded to the type of `x` before. A `residual` has the type of
+    /// the only result and is added to it.
     pub struct Linears { kn: bool, gate: Option<ActivationFn> }
 }
 
@@ -81,6 +81,9 @@ impl OpSpec for Linears {
             layers.push(product(x, tensor(Self::NAME, operands, i)?, bias, self.kn)?);
         }
         if let Some(gate) = self.gate {
+            for (_, y) in &mut layers {
+                *y = Tensor::from_f64(x.dtype(), &[y.len()], y)?.to_f64()?;
+            }
             let Some((_, up)) = layers.pop() else { return Err(super::not_tensors(Self::NAME)) };
             let (alpha, beta) = gate.defaults();
             let gated = layers.iter_mut().flat_map(|(_, y)| y.iter_mut()).zip(up);
