@@ -67,8 +67,7 @@ impl Device {
 
     fn of_table(table: Table, platform: Platform, ordinal: usize) -> Result<Device, DeviceError> {
         let ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
-        table.initialise()?;
-        let count = table.count()?;
+        let count = devices(&table, platform)?;
         if ordinal >= count {
             return Err(DeviceError::Missing(format!("there is no device {ordinal}: the driver sees {count}")));
         }
@@ -88,8 +87,7 @@ impl Device {
             Platform::Nvidia => nvidia::table()?,
             Platform::Simulator => return Ok(1),
         };
-        table.initialise()?;
-        Ok(table.count()?.max(0) as usize)
+        Ok(devices(&table, platform)?.max(0) as usize)
     }
 
     /// Its platform.
@@ -120,5 +118,38 @@ impl Device {
 
     fn table(&self) -> &Table {
         &self.0.table
+    }
+}
+
+/// Statuses by which HIP and CUDA say that there is no device (100), or none that they support (101).
+const NO_DEVICE: [i32; 2] = [100, 101];
+
+/// Starts a driver and asks how many devices it sees.
+fn devices(table: &Table, platform: Platform) -> Result<i32, DeviceError> {
+    table.initialise().and_then(|()| table.count()).map_err(|e| no_device(e, platform))
+}
+
+fn no_device(error: DeviceError, platform: Platform) -> DeviceError {
+    match &error {
+        DeviceError::Call { code, text, .. } if NO_DEVICE.contains(code) && platform != Platform::Simulator => {
+            DeviceError::Missing(format!("the driver is there, but sees no device that it supports ({text}, {code})"))
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_without_a_device_is_told_from_one_that_fails() {
+        let failed = |code| DeviceError::Call { call: "init", code, text: "hipErrorInvalidDevice".into() };
+        for code in NO_DEVICE {
+            let said = no_device(failed(code), Platform::Amd).to_string();
+            assert!(said.contains("sees no device") && said.contains(&code.to_string()), "{said}");
+        }
+        assert_eq!(no_device(failed(3), Platform::Amd), failed(3));
+        assert_eq!(no_device(failed(100), Platform::Simulator), failed(100));
     }
 }
