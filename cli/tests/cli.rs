@@ -66,6 +66,12 @@ fn a_model_is_compiled_run_inspected_and_verified() {
     let count: u64 = facts["ops"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(count, facts["nodes"].as_array().unwrap().len() as u64);
     assert!(good(at, &["inspect", "tiny.onnx"]).contains("in       x f32[batch, 2]"));
+    assert!(facts.get("device").is_none());
+    let on_device = ["inspect", "tiny.onnx", "--device", "hip:sim"];
+    let shown = good(at, &on_device);
+    assert!(shown.contains("on sim: 100.0% of the flops, ") && !shown.contains("beside the device"), "{shown}");
+    let facts: serde_json::Value = serde_json::from_str(&good(at, &[&on_device[..], &["--json"]].concat())).unwrap();
+    assert_eq!((&facts["device"]["share"], &facts["device"]["exceptions"]), (&1.0.into(), &serde_json::json!([])));
     assert!(good(at, &["inspect", "tiny.onnx", "--dot"]).starts_with("digraph"));
     good(at, &["inspect", "tiny.plan", "--html", "page.html"]);
     let page = fs::read_to_string(at.join("page.html")).unwrap();

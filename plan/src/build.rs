@@ -408,6 +408,10 @@ impl<'a> PlanBuilder<'a> {
             return Port { name, ty, value: from };
         }
         let to = Loc::from(place);
+        // It was written there, and brought elsewhere for a reader.
+        if self.copies.get(&(out.value, Memory::HOST)) == Some(&to) {
+            return Port { name, ty, value: to };
+        }
         if self.memory_at(&from).is_some_and(|memory| memory != Memory::HOST) {
             self.copy_step(out.value, from, to.clone());
         } else if from != to {

@@ -183,3 +183,14 @@ fn a_value_is_copied_to_a_memory_once() {
     assert_eq!((copied("x"), copied("a"), copied("s"), copied("d")), (1, 1, 1, 1));
     check(plan).unwrap_or_else(|f| panic!("{}", f[0]));
 }
+
+#[test]
+fn an_output_of_the_host_that_the_device_reads_is_not_copied_back() {
+    let plan = device_plan("graph @g(%x: f32[N]) { %s = sin(%x) %d = neg(%s) return %d, %s }");
+    let copied = |name: &str| {
+        let of = |s: &&Step| matches!(s, Step::Copy(t) if &*t.value == name);
+        plan.entries[0].steps.iter().filter(of).count()
+    };
+    assert_eq!((copied("s"), copied("d")), (1, 1));
+    check(plan).unwrap_or_else(|f| panic!("{}", f[0]));
+}

@@ -63,3 +63,34 @@ impl Placement {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::inspect::facts::Amount;
+
+    fn node(op: &str, flops: Option<u64>, on_host: Option<&'static str>) -> NodeFacts {
+        let amount = |number| Amount { number, formula: String::new() };
+        let (entry, name, kernel) = (String::new(), String::new(), String::new());
+        let (operands, types, origins) = (vec![], vec![], vec![]);
+        let (bytes, flops) = (amount(Some(8)), amount(flops));
+        NodeFacts { entry, name, op: op.into(), kernel, operands, types, bytes, flops, origins, on_host }
+    }
+
+    #[test]
+    fn exceptions_are_by_operator_and_reason_the_heaviest_first() {
+        let nodes = [
+            node("a", Some(60), None),
+            node("b", Some(10), Some("small")),
+            node("b", Some(10), Some("small")),
+            node("b", None, Some("late")),
+            node("c", Some(20), Some("wide")),
+        ];
+        let found = Placement::of("sim", &nodes);
+        assert_eq!((found.flops, found.device_flops, found.share), (100, 60, Some(0.6)));
+        let shown = |e: &Exception| (e.op.clone(), e.reason, e.nodes, e.bytes, e.flops, e.unknown);
+        let shown: Vec<_> = found.exceptions.iter().map(shown).collect();
+        let b = || "b".to_string();
+        assert_eq!(shown, [(b(), "small", 2, 16, 20, 0), ("c".into(), "wide", 1, 8, 20, 0), (b(), "late", 1, 8, 0, 1)]);
+    }
+}
