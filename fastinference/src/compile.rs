@@ -156,7 +156,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         let goes_on = run(pipeline::step(), &mut made, None)?;
         let is_step = !made.states().is_empty();
         if goes_on {
-            run(finish(), &mut graph, audit.as_ref())?;
+            run([pipeline::main(), finish()].concat(), &mut graph, audit.as_ref())?;
             if is_step {
                 run(finish(), &mut made, None)?;
             }
@@ -243,7 +243,7 @@ fn names(stages: &[Stage]) -> Vec<&'static str> {
 
 /// Refuses names of passes that do not exist.
 fn known_passes(options: &CompileOptions) -> Result<(), Error> {
-    let stages = [pipeline::recognise(), pipeline::step(), pipeline::finish_for_device()].concat();
+    let stages = [pipeline::recognise(), pipeline::step(), pipeline::main(), pipeline::finish_for_device()].concat();
     let known = names(&stages);
     let printed = options.print_after.iter().filter(|name| *name != IMPORT);
     match printed.chain(&options.stop_after).find(|name| !known.contains(&name.as_str())) {

@@ -29,7 +29,8 @@ pub const PASS: Pass = Pass { name: "batch-kv-writes", body: Body::Whole(batch) 
 
 fn batch(graph: &mut Graph, cx: &mut Context) {
     for id in graph.order() {
-        if !graph.contains(id) || !is(graph, id, |op| matches!(op, CoreOp::CachedAttention(_))) {
+        let attends = |op: &CoreOp| matches!(op, CoreOp::CachedAttention(_) | CoreOp::Attention(_));
+        if !graph.contains(id) || !is(graph, id, attends) {
             continue;
         }
         let operands = graph.operands(id);

@@ -145,6 +145,7 @@ fn attention(edit: &mut Edit<'_>, id: NodeId) -> Result<Value, Miss> {
         scores: None,
         unseen: mask.is_some().then_some(found.unseen.unwrap_or(Unseen::Nan)),
         guard: found.guard,
+        total: None,
     };
     operands.extend(mask);
     let y = edit.apply(op, &operands)?;

@@ -20,6 +20,8 @@ pub mod fuse_norm;
 pub mod fuse_rope;
 pub mod group_linears;
 pub mod inline_branches;
+pub mod lower_group_query_attention;
+pub mod lower_tensor_scatter;
 pub mod make_kv_stateful;
 pub mod merge_duplicates;
 mod pass;

@@ -3,13 +3,13 @@
 use crate::driver::Stage;
 use crate::{
     batch_kv_writes, canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues,
-    fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, make_kv_stateful, merge_duplicates,
-    sink_transposes,
+    fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, lower_group_query_attention, lower_tensor_scatter,
+    make_kv_stateful, merge_duplicates, sink_transposes,
 };
 
 /// What every compilation runs, whatever the device.
 pub fn standard() -> Vec<Stage> {
-    [recognise(), finish()].concat()
+    [recognise(), main(), finish()].concat()
 }
 
 /// Says in named operators what a model computes; the entry `step` is made of the result.
@@ -35,6 +35,17 @@ pub fn recognise() -> Vec<Stage> {
 /// Makes the graph of `main` that of `step`, where it is a decoder over caches.
 pub fn step() -> Vec<Stage> {
     vec![Stage::Once(make_kv_stateful::PASS), Stage::Once(batch_kv_writes::PASS)]
+}
+
+/// Says caches that stay operands in the operators that everything else is said in; after the entry `step` was made.
+pub fn main() -> Vec<Stage> {
+    vec![
+        Stage::Once(lower_group_query_attention::PASS),
+        Stage::Once(lower_tensor_scatter::PASS),
+        // Writes of one layer go to the same places.
+        Stage::Once(merge_duplicates::PASS),
+        Stage::Once(batch_kv_writes::PASS),
+    ]
 }
 
 /// Fuses what is left, entry by entry.

@@ -34,7 +34,8 @@ struct AttentionKernel {
 pub(super) fn attention(op: &Attention, types: &Types<'_>) -> Chosen {
     let floats = [0, 1, 2, 4, 5].into_iter().all(|i| types.dtype(i).is_none_or(|d| d == DType::F32));
     let mask = types.dtype(3).is_none_or(|d| matches!(d, DType::F32 | DType::Bool));
-    let fits = floats && mask && op.scores.is_none() && is_integer(types, 6) && types.row_major();
+    let buffer = op.total.is_none() || op.present && op.offset.is_none();
+    let fits = floats && mask && buffer && op.scores.is_none() && is_integer(types, 6) && types.row_major();
     fits.then(|| Box::new(AttentionKernel { op: op.clone() }) as Box<dyn Kernel>)
 }
 
@@ -52,12 +53,14 @@ fn heads<'a>(data: &'a [f32], dims: &[usize], [_, h, s, d]: [usize; 4]) -> Heads
 }
 
 impl AttentionKernel {
-    fn shape(&self, ins: &[Option<&[usize]>]) -> Option<(AttentionShape, usize)> {
+    /// The sizes, and the rows of the past.
+    fn shape(&self, ins: &[Option<&[usize]>], present: Option<&[usize]>) -> Option<(AttentionShape, usize)> {
         let [b, hq, s, d] = split(ins[0]?, self.op.q_heads);
         let [_, hk, t, _] = split(ins[1]?, self.op.kv_heads);
         let [_, _, _, dv] = split(ins[2]?, self.op.kv_heads);
         let past = ins.get(4).copied().flatten().map_or(0, |p| p[2]);
-        Some((AttentionShape { b, hq, hk, s, t: past + t, d, dv }, past))
+        let t = if self.op.total.is_some() { present?[2] } else { past + t };
+        Some((AttentionShape { b, hq, hk, s, t, d, dv }, past))
     }
 
     /// Whether keys and values are put together in scratch, because the past is no result.
@@ -66,22 +69,43 @@ impl AttentionKernel {
     }
 }
 
-/// Writes `[B, H, P + T, D]`: a past and new rows.
-fn join(pool: &Pool, past: Option<&[f32]>, p: usize, new: Heads<'_>, [b, h, t, d]: [usize; 4], to: &mut [f32]) {
-    let each = (p + t) * d;
-    if each == 0 || b * h == 0 {
+/// Writes `[B, H, rows, D]`: of each sequence the first `starts` rows of the past, `t` new rows, and zeros.
+fn join(
+    pool: &Pool,
+    (past, p): (Option<&[f32]>, usize),
+    new: Heads<'_>,
+    starts: impl Fn(usize) -> usize + Sync,
+    [b, h, t, d]: [usize; 4],
+    to: &mut [f32],
+) {
+    if b * h == 0 || to.is_empty() {
         return;
     }
+    let each = to.len() / (b * h);
     pool.chunks_mut(to, each, |i, to| {
-        let (old, fresh) = to.split_at_mut(p * d);
+        let (old, fresh) = to.split_at_mut(starts(i / h) * d);
         if let Some(past) = past {
-            old.copy_from_slice(&past[i * p * d..][..p * d]);
+            old.copy_from_slice(&past[i * p * d..][..old.len()]);
         }
+        let (fresh, behind) = fresh.split_at_mut(t * d);
         let start = i / h * new.strides[0] + i % h * new.strides[1];
         for (row, to) in fresh.chunks_exact_mut(d).enumerate() {
             to.copy_from_slice(&new.data[start + row * new.strides[2]..][..d]);
         }
+        behind.fill(0.0);
     });
+}
+
+/// Rows that each sequence has in the past where that is a buffer.
+fn filled(lengths: &[i64], [s, p, rows]: [usize; 3]) -> Result<SmallVec<[usize; 4]>, EvalError> {
+    let start = |length: &i64| {
+        let start = usize::try_from(length.saturating_sub(s as i64)).ok().filter(|n| *n <= p && n + s <= rows);
+        start.ok_or_else(|| {
+            let message = format!("{s} new rows do not end at row {length} of a buffer of {p} that grows to {rows}");
+            EvalError::Invalid(message)
+        })
+    };
+    lengths.iter().map(start).collect()
 }
 
 impl Kernel for AttentionKernel {
@@ -90,34 +114,46 @@ impl Kernel for AttentionKernel {
     }
 
     fn numbers(&self) -> Vec<Dim> {
-        self.op.offset.iter().cloned().collect()
+        self.op.offset.iter().chain(&self.op.total).cloned().collect()
     }
 
     fn scratch_words(&self, pool: &Pool, dims: &CallDims<'_>) -> usize {
-        let Some((shape, _)) = self.shape(dims.ins) else { return 0 };
+        let Some((shape, _)) = self.shape(dims.ins, dims.outs.get(1).copied()) else { return 0 };
         let joined = if self.joins(dims.ins) { shape.b * shape.hk * shape.t * (shape.d + shape.dv) } else { 0 };
         words(shape.scratch(pool) + joined)
     }
 
     fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {
         let dims: SmallVec<[Option<&[usize]>; 8]> = call.ins.iter().map(|v| v.map(|v| v.dims)).collect();
-        let (shape, past) = self.shape(&dims).expect("typing made sure of the operands");
+        let present = call.outs.get(1).map(|v| v.dims);
+        let (shape, past) = self.shape(&dims, present).expect("typing made sure of the operands");
         let AttentionShape { b, hq, hk, s, t, d, dv } = shape;
         if hk == 0 || hq % hk != 0 {
             return Err(EvalError::Invalid(format!("{hq} query heads do not share {hk} key heads")));
         }
         let [q, k, v] = [0, 1, 2].map(|i| call.input(i));
-        let (new, heads_of) = (t - past, [self.op.q_heads, self.op.kv_heads, self.op.kv_heads]);
+        let (new, heads_of) =
+            (split(k.dims, self.op.kv_heads)[2], [self.op.q_heads, self.op.kv_heads, self.op.kv_heads]);
         let [qh, kh, vh] = [q, k, v].map(|v| v.dims);
         let queries = heads(q.as_slice(), qh, split(qh, heads_of[0]));
         let mut keys = heads(k.as_slice(), kh, split(kh, heads_of[1]));
         let mut values = heads(v.as_slice(), vh, split(vh, heads_of[2]));
         let side = |i: usize| call.ins.get(i).copied().flatten().map(|v| v.as_slice::<f32>());
         let (past_k, past_v) = (side(4), side(5));
-        let lengths = integers(call, 6);
+        let mut lengths = integers(call, 6);
         if lengths.as_ref().is_some_and(|l| l.len() != b) {
             return Err(EvalError::Invalid(format!("{b} lengths are needed")));
         }
+        let mut starts = None;
+        if let (Some(lengths), Some(total)) =
+            (lengths.as_mut().filter(|_| self.op.total.is_some()), call.numbers.last())
+        {
+            if *total == s as i64 {
+                lengths.fill(s as i64);
+            }
+            starts = Some(filled(lengths, [new, past, t])?);
+        }
+        let starts = |batch: usize| starts.as_ref().map_or(past, |starts| starts[batch]);
         let mask = Mask::new(call.ins.get(3).copied().flatten(), [b, hq, s], t)?;
         let scratch: &mut [f32] = bytemuck::cast_slice_mut(call.scratch);
         let joined = if self.joins(&dims) { b * hk * t } else { 0 };
@@ -126,14 +162,14 @@ impl Kernel for AttentionKernel {
         let Some((y, presents)) = call.outs.split_first_mut() else { unreachable!("attention has a result") };
         match presents {
             [to_k, to_v, ..] if self.op.present => {
-                join(call.pool, past_k, past, keys, [b, hk, new, d], to_k.as_slice_mut());
-                join(call.pool, past_v, past, values, [b, hk, new, dv], to_v.as_slice_mut());
+                join(call.pool, (past_k, past), keys, starts, [b, hk, new, d], to_k.as_slice_mut());
+                join(call.pool, (past_v, past), values, starts, [b, hk, new, dv], to_v.as_slice_mut());
                 keys = Heads::dense(bytemuck::cast_slice(to_k.bytes), hk, t, d);
                 values = Heads::dense(bytemuck::cast_slice(to_v.bytes), hk, t, dv);
             }
             _ if past_k.is_some() => {
-                join(call.pool, past_k, past, keys, [b, hk, new, d], joined_keys);
-                join(call.pool, past_v, past, values, [b, hk, new, dv], joined_values);
+                join(call.pool, (past_k, past), keys, starts, [b, hk, new, d], joined_keys);
+                join(call.pool, (past_v, past), values, starts, [b, hk, new, dv], joined_values);
                 keys = Heads::dense(joined_keys, hk, t, d);
                 values = Heads::dense(joined_values, hk, t, dv);
             }
@@ -149,8 +185,8 @@ impl Kernel for AttentionKernel {
             },
             guard: self.op.guard,
         };
-        let first = call.numbers.first().copied();
-        let has_past = past_k.is_some();
+        let first = self.op.offset.as_ref().and(call.numbers.first().copied());
+        let has_past = past_k.is_some() && self.op.total.is_none();
         let weigh = |[batch, head, row]: [usize; 3], scores: &mut [f32]| {
             let offset = match (first, has_past, &lengths) {
                 (Some(first), ..) => first,

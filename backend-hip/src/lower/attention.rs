@@ -20,6 +20,9 @@ pub(super) fn attention(op: &Attention, types: &Types<'_>) -> Chosen {
     if op.scores.is_some() {
         return Err("its scores are a result");
     }
+    if op.total.is_some() {
+        return Err("its past is a buffer that each sequence has filled to another length");
+    }
     let found = types.element(0)?;
     let float = matches!(found, Element::F32 | Element::F16 | Element::BF16);
     let same = [1, 2, 4, 5].iter().all(|i| types.input(*i).is_none_or(|t| element(t.dtype) == Ok(found)));

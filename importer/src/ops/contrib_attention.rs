@@ -135,6 +135,7 @@ fn attend(cx: &mut NodeCx<'_>, heads: i64, parts: Parts) -> Result<Vec<Value>, N
         offset: None,
         unseen: None,
         guard: false,
+        total: None,
     };
     let absent = cx.graph.absent();
     let (past_k, past_v) = parts.past.unwrap_or((absent, absent));

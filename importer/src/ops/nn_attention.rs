@@ -39,6 +39,7 @@ fn attention(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
         offset: None,
         unseen: None,
         guard: false,
+        total: None,
     };
     let last = (0..7).rev().find(|i| cx.opt(*i).is_some()).unwrap_or(0);
     let operands: Vec<Value> = (0..=last.max(2)).map(|i| cx.or_absent(i)).collect();

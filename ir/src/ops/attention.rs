@@ -46,16 +46,28 @@ op! {
     /// and `right` keep keys from `p - left` to `p + right`; keys at `kv_lengths[b]` and beyond are masked. `scale` is
     /// `1 / sqrt(D)` where absent; `softcap` c replaces a score s by `c tanh(s / c)`.
     ///
+    /// With `total` the past is a buffer, of which sequence b has filled `kv_lengths[b] - S` rows, none where `total` is S (a
+    /// prompt, which may be padded at its end). The new rows go behind these and query i stands where row i is written; `present`
+    /// has `max(P, total)` rows, zeros behind the last. A sequence shorter than S, or that does not fit, is an error.
+    ///
     /// A masked key adds nothing, even if its value is not finite. `unseen` says what a row gives that sees no key, 0 where
     /// absent; with `guard` a row whose weights are not numbers gives 0 too.
     pub struct Attention {
         causal: bool, offset: Option<Dim>, scale: Option<f32>, softcap: Option<f32>, q_heads: Option<i64>,
         kv_heads: Option<i64>, left: Option<i64>, right: Option<i64>, present: bool, scores: Option<Scores>,
-        unseen: Option<Unseen>, guard: bool,
+        unseen: Option<Unseen>, guard: bool, total: Option<Dim>,
     }
 }
 
 impl Attention {
+    /// Rows of the present: those of the past and the new ones, or with `total` as many as the longest sequence needs.
+    fn present_rows(&self, past: &Dim, new: &Dim) -> Dim {
+        match &self.total {
+            Some(total) if *total != past + new => Dim::max(past, total),
+            _ => past + new,
+        }
+    }
+
     /// `[B, H, S, D]` of a rank 3 or 4 operand.
     fn split(&self, operands: &Operands<'_>, i: usize, heads: Option<i64>) -> Result<Option<[Dim; 4]>, TypeError> {
         match operands.dims(i)? {
@@ -82,6 +94,8 @@ impl OpSpec for Attention {
         "graph @g(%q: f32[B, 4, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8], %m: bool[B, 1, 1, T]) { %y = attention(%q, %k, %v, %m) {causal = true, offset = T - S, unseen = mean} return %y }",
         "graph @g(%q: f32[B, 2, S, 8], %k: f32[B, 2, T, 8], %v: f32[B, 2, T, 8], %m: bool[B, 1, S, T]) { %y = attention(%q, %k, %v, %m) {unseen = nan} %z = attention(%q, %k, %v, %m) {guard = true, unseen = nan} return %y, %z }",
         "graph @g(%q: f32[B, 2, 1, 8], %k: f32[B, 2, 9, 8], %v: f32[B, 2, 9, 8], %n: i64[B]) { %y = attention(%q, %k, %v, _, _, _, %n) {causal = true, left = 3} return %y }",
+        "graph @g(%q: f32[3, 2, 32], %k: f32[3, 2, 16], %v: f32[3, 2, 16], %pk: f32[3, 2, P, 8], %pv: f32[3, 2, P, 8]) { %n = const [2, 3, 2] : i64[3] %y, %nk, %nv = attention(%q, %k, %v, _, %pk, %pv, %n) {causal = true, kv_heads = 2, present = true, q_heads = 4, total = 5} %z = attention(%q, %k, %v, _, %pk, %pv, %n) {causal = true, kv_heads = 2, q_heads = 4, total = 5} return %y, %nk, %nv, %z }",
+        "graph @g(%q: f32[2, S, 32], %k: f32[2, S, 16], %v: f32[2, S, 16], %pk: f32[2, 2, P, 8], %pv: f32[2, 2, P, 8]) { %n = const [1, 2] : i64[2] %y, %nk, %nv = attention(%q, %k, %v, _, %pk, %pv, %n) {causal = true, kv_heads = 2, left = 1, present = true, q_heads = 4, total = S} return %y, %nk, %nv }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
@@ -92,6 +106,9 @@ impl OpSpec for Attention {
         }
         if operands.has(4) != operands.has(5) {
             return Err(operands.wrong(5, "past keys and past values come together"));
+        }
+        if self.total.is_some() && !operands.has(6) {
+            return Err(operands.wrong(6, "with `total` the length of each sequence is needed"));
         }
         let results = 1 + if self.present { 2 } else { 0 } + usize::from(self.scores.is_some());
         let heads = [self.q_heads, self.kv_heads, self.kv_heads];
@@ -105,13 +122,16 @@ impl OpSpec for Attention {
             && (k < 1 || q % k != 0) {
                 return Err(operands.wrong(1, format!("{q} query heads do not share {k} key heads")));
             }
-        let mut total = t;
+        if self.total.is_some() {
+            operands.assume_same(&s, &t)?;
+        }
+        let mut total = self.present_rows(&Dim::constant(0), &t);
         if operands.has(4) {
             match (operands.dims(4)?, operands.dims(5)?) {
                 (Some([pb, ph, p, pd]), Some([_, _, pvt, pdv])) => {
                     let pairs = [(pb, &b), (ph, &hk), (pd, &d), (p, pvt), (pdv, &dv)];
                     pairs.into_iter().try_for_each(|(x, y)| operands.assume_same(x, y))?;
-                    total = p + &total;
+                    total = self.present_rows(p, &t);
                 }
                 (None, _) | (_, None) => total = operands.late_dim(),
                 _ => return Err(operands.wrong(4, "the past has rank 4")),
@@ -143,8 +163,18 @@ impl OpSpec for Attention {
         let heads = |i: usize, heads: Option<i64>| Heads::read(tensor(Self::NAME, operands, i)?, heads);
         let (query, mut keys, mut values) =
             (heads(0, self.q_heads)?, heads(1, self.kv_heads)?, heads(2, self.kv_heads)?);
-        let past = match (optional(operands, 4), optional(operands, 5)) {
-            (Some(k), Some(v)) => {
+        let mut lengths = optional(operands, 6).map(Tensor::to_i64).transpose()?;
+        let total = self.total.as_ref().map(|t| super::numbers(std::slice::from_ref(t))).transpose()?.map(|n| n[0]);
+        if total == Some(query.dims[2] as i64) {
+            lengths.iter_mut().flatten().for_each(|l| *l = query.dims[2] as i64);
+        }
+        let past = match (total.zip(lengths.as_deref()), optional(operands, 4), optional(operands, 5)) {
+            (Some((total, lengths)), k, v) => {
+                let old = |t: Option<&Tensor>| t.map(|t| Heads::read(t, None)).transpose();
+                (keys, values) = (keys.buffered(old(k)?, lengths, total)?, values.buffered(old(v)?, lengths, total)?);
+                None
+            }
+            (None, Some(k), Some(v)) => {
                 let (k, v) = (Heads::read(k, None)?, Heads::read(v, None)?);
                 let n = k.dims[2];
                 (keys, values) = (k.then(&keys)?, v.then(&values)?);
@@ -157,7 +187,6 @@ impl OpSpec for Attention {
         ensure(fits, || {
             format!("queries {:?}, keys {:?} and values {:?} do not fit", query.dims, keys.dims, values.dims)
         })?;
-        let lengths = optional(operands, 6).map(Tensor::to_i64).transpose()?;
         ensure(lengths.as_ref().is_none_or(|l| l.len() == b), || format!("{b} lengths are needed"))?;
         let first = self.offset.as_ref().map(|o| super::numbers(std::slice::from_ref(o))).transpose()?.map(|n| n[0]);
         let mask = Mask::read(operands, [b, hq, s, t])?;
@@ -276,6 +305,28 @@ impl Heads {
         let rows = |v: &'_ Heads, i: usize, n: usize| v.data[i * n * d..][..n * d].to_vec();
         let data = (0..b * h).flat_map(|i| [rows(self, i, s), rows(next, i, n)].concat()).collect();
         Ok(Heads { dims: [b, h, s + n, d], data })
+    }
+
+    /// These rows behind the first `lengths[b] - S` of a buffer, in one of at least `total` rows.
+    fn buffered(&self, old: Option<Heads>, lengths: &[i64], total: i64) -> Result<Heads, EvalError> {
+        let [b, h, s, d] = self.dims;
+        let old = old.unwrap_or(Heads { dims: [b, h, 0, d], data: vec![] });
+        let p = old.dims[2];
+        ensure(old.dims == [b, h, p, d], || format!("a past of {:?} does not precede {:?}", old.dims, self.dims))?;
+        ensure(lengths.len() == b, || format!("{b} lengths are needed"))?;
+        let length = p.max(usize::try_from(total).unwrap_or(0));
+        let mut data = vec![0.0; b * h * length * d];
+        for row in 0..b * h {
+            let start = usize::try_from(lengths[row / h].saturating_sub(s as i64)).ok().filter(|n| *n <= p && n + s <= length);
+            let start = start.ok_or_else(|| {
+                let found = lengths[row / h];
+                EvalError::Invalid(format!("{s} new rows do not end at row {found} of a buffer of {p} that grows to {length}"))
+            })?;
+            let to = &mut data[row * length * d..][..length * d];
+            to[..start * d].copy_from_slice(&old.data[row * p * d..][..start * d]);
+            to[start * d..][..s * d].copy_from_slice(&self.data[row * s * d..][..s * d]);
+        }
+        Ok(Heads { dims: [b, h, length, d], data })
     }
 }
 

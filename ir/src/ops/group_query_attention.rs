@@ -57,6 +57,13 @@ impl OpSpec for GroupQueryAttention {
                 pairs.into_iter().try_for_each(|(x, y)| operands.assume_same(x, y))?;
             }
         }
+        if operands.has(3)
+            && let (Some([kb, kh, kp, kd]), Some([vb, vh, vp, vd])) = (operands.dims(3)?, operands.dims(4)?)
+        {
+            let heads = Dim::constant(self.kv_heads);
+            let pairs = [(kb, b), (kh, &heads), (kd, &d), (vb, b), (vh, &heads), (vd, &d), (kp, vp)];
+            pairs.into_iter().try_for_each(|(x, y)| operands.assume_same(x, y))?;
+        }
         let total = match operands.elements(6) {
             Some([total]) => Some(total.clone()),
             _ => None,

@@ -55,6 +55,9 @@ fn present(graph: &Graph, operands: &[Value], i: usize) -> Option<Value> {
 
 fn attention(graph: &Graph, inputs: &Inputs, id: NodeId, op: &Attention) -> Result<Option<Attend>, Miss> {
     let operands = graph.operands(id);
+    if op.total.is_some() {
+        return Ok(None);
+    }
     let has = |i: usize| present(graph, &operands, i);
     let is_past = |v: Value| inputs.is_past(v).then_some(v);
     let (keys, values) = match (has(4), has(5)) {
