@@ -108,7 +108,8 @@ impl<'a> Operands<'a> {
 
     /// Shape after numpy broadcasting of all the given shapes.
     ///
-    /// A symbol against a number other than 1 gives the number; an expression of at most 1 is taken for 1, two different ones for equal.
+    /// A symbol against a number other than 1 gives the number; an expression of at most 1 is taken for 1, and so is one that is
+    /// smaller than its partner unless that is 0; two other different ones are taken for equal.
     pub fn broadcast(&self, shapes: &[&Shape]) -> Result<Shape, TypeError> {
         let Some(all) = shapes.iter().map(|s| s.dims()).collect::<Option<Vec<_>>>() else {
             return Ok(Shape::Unranked);
@@ -132,6 +133,11 @@ impl<'a> Operands<'a> {
                     // At most 1: min(1, S) of an exporter is 1 unless there is nothing to compute.
                     self.assume_same(d, &one)?;
                 } else if r.bounds().1 == Some(1) {
+                    self.assume_same(r, &one)?;
+                    *r = d.clone();
+                } else if is_larger(r, d) {
+                    self.assume_same(d, &one)?;
+                } else if is_larger(d, r) {
                     self.assume_same(r, &one)?;
                     *r = d.clone();
                 } else {
@@ -177,6 +183,24 @@ impl<'a> Operands<'a> {
     }
 }
 
+/// Symbols of two dimensions whose being 0 is looked at, one by one.
+const MOST_SYMBOLS: usize = 4;
+
+/// Whether `a` is larger than `b` wherever `a` is not 0: `S` and `floordiv(S, 2)` broadcast only where the smaller one is 1.
+/// `P + S` and `S` are not: they are equal where there is no past.
+fn is_larger(a: &Dim, b: &Dim) -> bool {
+    let symbols: Vec<_> = a.symbols().union(&b.symbols()).cloned().collect();
+    let larger = |zeros: usize| {
+        let value = |s: &str| {
+            let at = symbols.iter().position(|known| **known == *s)?;
+            Some(if zeros >> at & 1 == 1 { Dim::constant(0) } else { Dim::sym(s) + Dim::constant(1) })
+        };
+        let a = a.substitute(&value);
+        a.as_const() == Some(0) || (a - b.substitute(&value)).at_least(1) == crate::dim::Truth::Yes
+    };
+    symbols.len() <= MOST_SYMBOLS && (0..1usize << symbols.len()).all(larger)
+}
+
 /// Resolves an axis that may count from the end; `rank` is the number of dimensions it may name.
 pub fn axis(axis: i64, rank: usize) -> Result<usize, TypeError> {
     let rank_i = rank as i64;
@@ -184,4 +208,40 @@ pub fn axis(axis: i64, rank: usize) -> Result<usize, TypeError> {
         return Ok(axis.rem_euclid(rank_i) as usize);
     }
     Err(TypeError::Invalid(format!("axis {axis} is outside a tensor of rank {rank}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Datum, Tensor, eval, text};
+
+    fn ones(n: usize) -> Datum {
+        Tensor::from_slice(&[n], &vec![1f32; n]).unwrap().into()
+    }
+
+    /// Two rows of half the length each broadcast with the whole where the half is 1.
+    #[test]
+    fn a_part_broadcasts_with_its_whole_where_it_is_one() {
+        let text = "graph @g(%x: f32[S]) { %r = reshape(%x) {shape = [2, floordiv(S, 2)]} %y = add(%r, %x) %z = add(%x, %r) return %y, %z }";
+        let g = text::parse(text).unwrap();
+        for y in eval::run(&g, &[ones(2)]).unwrap() {
+            let Datum::Tensor(y) = y else { unreachable!() };
+            assert_eq!((y.dims(), y.to_f64().unwrap()), (&[2, 2][..], vec![2.0; 4]));
+        }
+        let error = eval::run(&g, &[ones(4)]).unwrap_err().to_string();
+        assert!(error.contains("floordiv(S, 2) = 1"), "{error}");
+    }
+
+    #[test]
+    fn one_less_broadcasts_where_it_is_one() {
+        let g = text::parse("graph @g(%x: f32[S], %w: f32[S + 1]) { %y = mul(%x, %w) return %y }").unwrap();
+        let Datum::Tensor(y) = &eval::run(&g, &[ones(1), ones(2)]).unwrap()[0] else { unreachable!() };
+        assert_eq!(y.dims(), [2]);
+        assert!(eval::run(&g, &[ones(2), ones(3)]).is_err());
+    }
+
+    #[test]
+    fn what_is_equal_without_a_past_is_taken_for_equal() {
+        let g = text::parse("graph @g(%p: f32[P], %x: f32[S], %w: f32[P + S]) { %y = mul(%x, %w) return %y }").unwrap();
+        assert!(eval::run(&g, &[ones(0), ones(3), ones(3)]).is_ok());
+    }
 }
