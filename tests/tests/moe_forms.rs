@@ -519,17 +519,43 @@ fn count(g: &Graph, op: &str) -> usize {
     g.order().into_iter().filter(|id| g.op(*id).is_some_and(|o| o.name() == op)).count()
 }
 
-fn check(form: Form, router: Router, s: Sizes, seed: u64) {
+/// What `compile --verify` would say of experts of which one has an infinite weight: where it was not chosen, `0 * inf` is NaN
+/// before, if every token passes through every expert, and nothing after. Whether there was such a row.
+fn audited(before: &Graph, what: &str, x: Tensor) -> bool {
+    let mut before = before.clone();
+    for id in before.order() {
+        let Some(tensor) = before.constant_of(id.into()).filter(|_| matches!(&**before.name(id.into()), "d0" | "dn"))
+        else {
+            continue;
+        };
+        let mut values = tensor.to_f64().unwrap();
+        values[0] = f64::INFINITY;
+        let tensor = Tensor::from_f64(tensor.dtype(), tensor.dims(), &values).unwrap();
+        let new = before.constant("infinite", tensor);
+        before.replace(id.into(), new);
+    }
+    before.remove_dead();
+    let after = optimised(&before);
+    let inputs = vec![Datum::from(x)];
+    let nans = |g: &Graph| {
+        let y = eval::run(g, &inputs).unwrap()[0].as_tensor().unwrap().to_f64().unwrap();
+        y.iter().filter(|v| v.is_nan()).count()
+    };
+    let agrees = Audit::with_inputs(vec![inputs.clone()]).compare(&before, &after);
+    agrees.unwrap_or_else(|e| panic!("{what}: {e}\n{after}"));
+    nans(&before) > nans(&after)
+}
+
+/// Compares; whether a NaN of an expert that was not chosen is gone.
+fn check(form: Form, router: Router, s: Sizes, seed: u64) -> bool {
     let what = format!("{form:?}, {router:?}, {s:?}");
     let random = &mut Random(seed);
     let text = layer_text(form, router, s);
     let before = graph(&text, random);
     let after = optimised(&before);
     let known = usize::from(!matches!(router, Router::Unknown));
-    // Rows that are not finite too: what `compile --verify` would say.
-    let cases = [(8, 4), (6, 4), (5, 0)].map(|(tokens, fill)| vec![rows(tokens, s.hidden, fill, random).into()]);
-    let agrees = Audit::with_inputs(cases.to_vec()).compare(&before, &after);
-    agrees.unwrap_or_else(|e| panic!("{what}: {e}\n{after}"));
+    let lost = audited(&before, &what, rows(9, s.hidden, 0, random));
+    assert!(!lost || form.is_dense(), "{what}: a NaN is gone");
     let wanted = [("moe_route", known), ("top_k", 1 - known), ("expert_index", 1), ("moe_gemm", 2)];
     for (op, n) in wanted {
         assert_eq!(count(&after, op), n, "{op} in {what}\n{after}");
@@ -553,6 +579,7 @@ fn check(form: Form, router: Router, s: Sizes, seed: u64) {
         let run = session.run(&inputs).unwrap_or_else(|e| panic!("{what}: {e}"));
         compare(&format!("{what}, on the CPU"), &run[0], &found[0], false);
     }
+    lost
 }
 
 const SMALL: Sizes = Sizes { hidden: 20, inner: 12, experts: 4, k: 2 };
@@ -560,9 +587,8 @@ const SMALL: Sizes = Sizes { hidden: 20, inner: 12, experts: 4, k: 2 };
 #[test]
 fn every_form_behind_every_router_becomes_the_same_operators() {
     for (i, form) in FORMS.into_iter().enumerate() {
-        for (j, router) in ROUTERS.into_iter().enumerate() {
-            check(form, router, SMALL, (10 * i + j) as u64);
-        }
+        let lost = ROUTERS.into_iter().enumerate().map(|(j, router)| check(form, router, SMALL, (10 * i + j) as u64));
+        assert_eq!(lost.filter(|lost| *lost).count() > 0, form.is_dense(), "{form:?}");
     }
 }
 
