@@ -24,19 +24,24 @@ pub(super) fn integer(graph: &Graph, v: Value) -> Option<i64> {
     (number.fract() == 0.0 && is_integer(graph, v)).then_some(number as i64)
 }
 
+/// One index of an axis, taken or cut out: of which value, which index and which axis.
+fn one_of_axis(graph: &Graph, v: Value) -> Option<(Value, i64, i64)> {
+    match core(graph, v)? {
+        CoreOp::Gather(op) => Some((operand(graph, v, 0), integer(graph, operand(graph, v, 1))?, op.axis)),
+        CoreOp::Slice(op) => match (&op.axes[..], &op.starts[..], &op.ends[..], &op.steps[..]) {
+            ([axis], [start], [end], [1]) if end.as_const()? == start.as_const()? + 1 => {
+                Some((operand(graph, v, 0), start.as_const()?, *axis))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// A row of what a `nonzero` lists: the node and the row.
 pub(super) fn component(graph: &Graph, v: Value) -> Option<(NodeId, usize)> {
     let v = peel(graph, v, VIEWS);
-    let (inner, at, axis) = match core(graph, v)? {
-        CoreOp::Gather(op) => (operand(graph, v, 0), integer(graph, operand(graph, v, 1))?, op.axis),
-        CoreOp::Slice(op) => match (&op.axes[..], &op.starts[..], &op.ends[..], &op.steps[..]) {
-            ([axis], [start], [end], [1]) if end.as_const()? == start.as_const()? + 1 => {
-                (operand(graph, v, 0), start.as_const()?, *axis)
-            }
-            _ => return None,
-        },
-        _ => return None,
-    };
+    let (inner, at, axis) = one_of_axis(graph, v)?;
     let (list, row_axis) = match core(graph, inner) {
         Some(CoreOp::Transpose(op)) if op.perm == [1, 0] => (operand(graph, inner, 0), 1),
         _ => (inner, 0),
@@ -59,16 +64,7 @@ pub(super) fn chosen(graph: &Graph, nonzero: NodeId) -> Option<Chosen> {
     if let Some((ids, expert)) = equals(graph, v) {
         return Some(Chosen { ids, experts: 0, expert, token_row: 0 });
     }
-    let (table, expert, axis) = match core(graph, v)? {
-        CoreOp::Gather(op) => (operand(graph, v, 0), integer(graph, operand(graph, v, 1))?, op.axis),
-        CoreOp::Slice(op) => match (&op.axes[..], &op.starts[..], &op.ends[..], &op.steps[..]) {
-            ([axis], [start], [end], [1]) if end.as_const()? == start.as_const()? + 1 => {
-                (operand(graph, v, 0), start.as_const()?, *axis)
-            }
-            _ => return None,
-        },
-        _ => return None,
-    };
+    let (table, expert, axis) = one_of_axis(graph, v)?;
     let table = peel(graph, table, &["cast"]);
     let (hot, perm) = match core(graph, table) {
         Some(CoreOp::Transpose(op)) => (operand(graph, table, 0), op.perm.clone()),
@@ -252,17 +248,10 @@ pub(super) fn masked(graph: &Graph, v: Value) -> Option<(Value, Value, i64, usiz
             })
         }
         // A column of scores.
-        CoreOp::Slice(op) => match (&op.axes[..], &op.starts[..], &op.ends[..], &op.steps[..]) {
-            ([axis], [start], [end], [1]) if end.as_const()? == start.as_const()? + 1 && matches!(axis, 1 | -1) => {
-                let Scores { ids, weights, experts } = scores(graph, operand(graph, v, 0))?;
-                Some((ids, weights, start.as_const()?, experts))
-            }
-            _ => None,
-        },
-        CoreOp::Gather(op) if matches!(op.axis, 1 | -1) => {
-            let Scores { ids, weights, experts } = scores(graph, operand(graph, v, 0))?;
-            Some((ids, weights, integer(graph, operand(graph, v, 1))?, experts))
+        _ => {
+            let (table, expert, _) = one_of_axis(graph, v).filter(|(_, _, axis)| matches!(axis, 1 | -1))?;
+            let Scores { ids, weights, experts } = scores(graph, table)?;
+            Some((ids, weights, expert, experts))
         }
-        _ => None,
     }
 }
