@@ -277,7 +277,8 @@ fn hash_of(file: &Path) -> Result<String, Error> {
 
 fn near_miss(entry: &passes::Entry, reason: &str) -> String {
     let origin = if entry.origin.is_empty() { String::new() } else { format!(" (from {})", entry.origin.join(" + ")) };
-    format!("{} at `{}`{origin}: {reason}", entry.rule, entry.at)
+    let todo = passes::advice(reason).map(|advice| format!("; {advice}")).unwrap_or_default();
+    format!("{} at `{}`{origin}: {reason}{todo}", entry.rule, entry.at)
 }
 
 fn count_reference(entry: &plan::Entry, into: &mut BTreeMap<String, usize>) {

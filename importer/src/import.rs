@@ -265,7 +265,7 @@ fn node(
     let failed = operands.contains(&Entry::Failed);
     let results = match (function(place, node), ops::handler(ops_domain(&node.domain), &node.op_type)) {
         (Some(function), _) => cx.expand(function, &operands),
-        (None, None) => Err(NodeError::Unsupported("the operator is not known".into())),
+        (None, None) => Err(NodeError::unsupported(unknown(node))),
         (None, Some(_)) if failed => Err(NodeError::Reported),
         (None, Some(handler)) => handler(&mut cx),
     };
@@ -281,4 +281,15 @@ fn node(
         cx.progress.fail(label, &op, error)?;
     }
     Ok(())
+}
+
+/// Why an operator without a handler is refused, and what to do where that is known.
+fn unknown(node: &Node) -> &'static str {
+    match (ops_domain(&node.domain), &*node.op_type) {
+        ("com.microsoft", "PagedAttention") => {
+            "its cache is one table of blocks that a server owns; export the model with a cache of its own for each layer \
+             (`past_key_values` in, `present` out), for example with GroupQueryAttention: sequences are batched over slots then"
+        }
+        _ => "the operator is not known",
+    }
 }

@@ -364,3 +364,12 @@ fn old_operators_broadcast_along_their_axis() {
     m.opset_import[0].version = 6;
     assert_eq!(run(&m, &[&[1.0, 2.0, 3.0, 4.0]]), [[11.0, 12.0, 23.0, 24.0]]);
 }
+
+#[test]
+fn paged_attention_says_what_to_export_instead() {
+    let paged =
+        NodeProto { domain: "com.microsoft".into(), ..node("PagedAttention", &["x", "x", "x"], &["y"], vec![]) };
+    let message = error(&model(graph(vec![named("attend", paged)], vec![value("x", &["N"])], &["y"])));
+    assert!(message.contains("com.microsoft.PagedAttention") && message.contains("`attend`"), "{message}");
+    assert!(message.contains("export the model with a cache of its own for each layer"), "{message}");
+}

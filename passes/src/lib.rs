@@ -4,6 +4,7 @@
 //! [`pipeline::standard`] is the order of a compilation; [`Driver`] runs it, verifies after every pass, removes dead nodes
 //! and can prove each pass by evaluating the graph before and after.
 
+mod advice;
 pub mod audit;
 mod axes;
 pub mod batch_kv_writes;
@@ -31,6 +32,7 @@ pub mod sink_transposes;
 #[cfg(test)]
 mod testing;
 
+pub use advice::advice;
 pub use driver::{Driver, PassError, Report, Stage};
 pub use edit::Edit;
 pub use pass::{Body, Context, Entry, Miss, Pass, Rule};

@@ -1,6 +1,8 @@
 //! The entry `step` agrees with `main`: sequences of different lengths in one batch, prompts in random chunks, are what each
 //! sequence is alone.
 
+mod merged;
+
 use fastinference::{Batch, CompileOptions, Decoder, Model, Session, SlotOptions};
 use std::path::{Path, PathBuf};
 
@@ -80,6 +82,20 @@ fn shakespeare_steps_as_it_runs_alone() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shakespeare-moe");
     let model = Model::open(&folder, &CompileOptions::default()).unwrap();
     agrees(&model, 2048);
+}
+
+/// The step takes the branch with a past, and agrees with `main`, which takes the other one for a whole sequence.
+#[test]
+fn a_merged_decoder_steps_as_it_runs_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, merged::model()).unwrap();
+    let model = Model::open(&path, &CompileOptions::default()).unwrap();
+    let step = model.plan().entries.iter().find(|e| e.name == "step").expect("there is a step");
+    let count =
+        |op: &str| step.graph.order().into_iter().filter(|n| step.graph.op(*n).is_some_and(|o| o.name() == op)).count();
+    assert_eq!(["if", "kv_write", "cached_attention"].map(count), [0, 1, 1]);
+    agrees(&model, merged::VOCABULARY);
 }
 
 /// Large models: FASTINFERENCE_MODELS names folders or files, separated by `:`.
