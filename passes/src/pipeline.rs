@@ -3,8 +3,8 @@
 use crate::driver::Stage;
 use crate::{
     batch_kv_writes, canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues,
-    fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, lower_group_query_attention, lower_tensor_scatter,
-    make_kv_stateful, merge_duplicates, sink_transposes,
+    fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, lower_group_query_attention,
+    lower_tensor_scatter, make_kv_stateful, merge_duplicates, sink_transposes,
 };
 
 /// What every compilation runs, whatever the device.
