@@ -13,15 +13,16 @@ DEV void conv_store(const Conv& s, T* y, const T* bias, const T* residual, u32 i
   from_f32(y[to], activate(s.act, v, s.alpha, s.beta));
 }
 // An implicit product of matrices: a row per channel of a group's result, a column per place of every image, and a step of k
-// per weight. A block computes ROWS x (4096 / ROWS) in steps of 16 of k, a thread 4 x 4 of them.
-template <u32 ROWS, class X, class W>
-DEV void conv_tiles(const X* x, const W* w, const X* bias, const X* residual, X* y, const Conv& s, const Words<18>& at) {
+// per weight, those from `begin` (a multiple of 16) to `end` here. A block computes ROWS x (4096 / ROWS) in steps of 16 of k, a
+// thread 4 x 4 of them; `store` takes image, channel, place and sum.
+template <u32 ROWS, class X, class W, class S>
+DEV void conv_tiles(const X* x, const W* w, const Conv& s, const Words<18>& at, u32 group, u32 begin, u32 end, S store) {
   const u32 COLUMNS = 4096 / ROWS, A = ROWS * 16 / 256, B = COLUMNS * 16 / 256;
   LDS(f32, sw, 16 * (ROWS + 4));
   LDS(f32, sx, 16 * (COLUMNS + 4));
   // Of 16 steps of k, in two copies: where the channel begins, and depth, height and width within the window.
   LDS(i32, steps, 2 * 64);
-  u32 t = thread_id(), m0 = block_y() * ROWS, c0 = block_x() * COLUMNS, group = block_z();
+  u32 t = thread_id(), m0 = block_y() * ROWS, c0 = block_x() * COLUMNS;
   u32 kd = at.w[WINDOW], kh = at.w[WINDOW + 1], kw = at.w[WINDOW + 2], k = s.c * kd * kh * kw, columns = s.n * s.plane;
   i32 d = (i32)at.w[SIZE], h = (i32)at.w[SIZE + 1], v = (i32)at.w[SIZE + 2];
   w += (u64)group * s.m * k;
@@ -37,7 +38,7 @@ DEV void conv_tiles(const X* x, const W* w, const X* bias, const X* residual, X*
     i32* to = steps + (k0 / 16 % 2) * 64 + t;
     u32 kk = k0 + t, rest = kk / kw;
     to[0] = (i32)(rest / kh / kd * s.image);
-    to[16] = kk < k ? (i32)(rest / kh % kd * at.w[DILATION]) : OUTSIDE;
+    to[16] = kk < end ? (i32)(rest / kh % kd * at.w[DILATION]) : OUTSIDE;
     to[32] = (i32)(rest % kh * at.w[DILATION + 1]);
     to[48] = (i32)(kk % kw * at.w[DILATION + 2]);
   };
@@ -45,7 +46,7 @@ DEV void conv_tiles(const X* x, const W* w, const X* bias, const X* residual, X*
   auto fetch = [&](u32 k0) {
     for (u32 i = 0; i < A; i++) {
       u32 row = m0 + t / 16 + i * 16, kk = k0 + t % 16;
-      next_w[i] = row < s.m && kk < k ? to_f32(w[(u64)row * k + kk]) : 0.f;
+      next_w[i] = row < s.m && kk < end ? to_f32(w[(u64)row * k + kk]) : 0.f;
     }
     const i32* from = steps + (k0 / 16 % 2) * 64 + t / COLUMNS;
     for (u32 i = 0; i < B; i++) {
@@ -58,17 +59,17 @@ DEV void conv_tiles(const X* x, const W* w, const X* bias, const X* residual, X*
   u32 row = t / (COLUMNS / 4) * 4, column = t % (COLUMNS / 4) * 4;
   f32 sum[16];
   for (int i = 0; i < 16; i++) sum[i] = 0.f;
-  place_steps(0);
+  place_steps(begin);
   block_sync();
-  fetch(0);
-  for (u32 k0 = 0; k0 < k; k0 += 16) {
+  fetch(begin);
+  for (u32 k0 = begin; k0 < end; k0 += 16) {
     for (u32 i = 0; i < A; i++) sw[t % 16 * (ROWS + 4) + t / 16 + i * 16] = next_w[i];
     for (u32 i = 0; i < B; i++) sx[(t / COLUMNS + i * (256 / COLUMNS)) * (COLUMNS + 4) + t % COLUMNS] = next_x[i];
     place_steps(k0 + 16);
     block_sync();
-    if (k0 + 16 < k) fetch(k0 + 16);
-    // Beyond k there are zeros, which must not meet an infinity.
-    u32 count = min_u(16, k - k0);
+    if (k0 + 16 < end) fetch(k0 + 16);
+    // Beyond the end there are zeros, which must not meet an infinity.
+    u32 count = min_u(16, end - k0);
     for (u32 kk = 0; kk < count; kk++) {
       f32 a[4], b[4];
       for (int i = 0; i < 4; i++) { a[i] = sw[kk * (ROWS + 4) + row + i]; b[i] = sx[kk * (COLUMNS + 4) + column + i]; }
@@ -80,7 +81,7 @@ DEV void conv_tiles(const X* x, const W* w, const X* bias, const X* residual, X*
 #pragma unroll 1
   for (u32 e = 0; e < 16; e++) {
     u32 to_row = m0 + row + e / 4, to = c0 + column + e % 4;
-    if (to_row < s.m && to < columns) conv_store(s, y, bias, residual, to / s.plane, group * s.m + to_row, to % s.plane, sum[0]);
+    if (to_row < s.m && to < columns) store(to / s.plane, group * s.m + to_row, to % s.plane, sum[0]);
     for (int i = 0; i < 15; i++) sum[i] = sum[i + 1];
   }
 }
@@ -88,13 +89,35 @@ template <class X, class W>
 DEV void conv_wide_body(const X* x, const W* w, const X* bias, const X* residual, X* y, u32 n, u32 groups, u32 c, u32 m, u32 image,
                         u32 plane, u32 k, u32 has_bias, u32 has_residual, u32 act, f32 alpha, f32 beta, const Words<18> at) {
   const Conv s = {n, groups, c, m, image, plane, has_bias, has_residual, act, alpha, beta};
-  conv_tiles<64>(x, w, bias, residual, y, s, at);
+  auto store = [&](u32 image, u32 channel, u32 place, f32 v) { conv_store(s, y, bias, residual, image, channel, place, v); };
+  conv_tiles<64>(x, w, s, at, block_z(), 0, k, store);
 }
 template <class X, class W>
 DEV void conv_narrow_body(const X* x, const W* w, const X* bias, const X* residual, X* y, u32 n, u32 groups, u32 c, u32 m, u32 image,
                           u32 plane, u32 k, u32 has_bias, u32 has_residual, u32 act, f32 alpha, f32 beta, const Words<18> at) {
   const Conv s = {n, groups, c, m, image, plane, has_bias, has_residual, act, alpha, beta};
-  conv_tiles<16>(x, w, bias, residual, y, s, at);
+  auto store = [&](u32 image, u32 channel, u32 place, f32 v) { conv_store(s, y, bias, residual, image, channel, place, v); };
+  conv_tiles<16>(x, w, s, at, block_z(), 0, k, store);
+}
+// Where the result has few tiles and k is long: parts of k, each `chunk` of them, whose sums another kernel adds up in order.
+template <class X, class W>
+DEV void conv_part_body(const X* x, const W* w, f32* parts, u32 n, u32 groups, u32 c, u32 m, u32 image, u32 plane, u32 k, u32 splits,
+                        u32 chunk, const Words<18> at) {
+  const Conv s = {n, groups, c, m, image, plane, 0, 0, 0, 0.f, 0.f};
+  u32 split = block_z() % splits;
+  parts += (u64)split * n * groups * m * plane;
+  auto store = [&](u32 of, u32 channel, u32 place, f32 v) { parts[((u64)of * groups * m + channel) * plane + place] = v; };
+  conv_tiles<64>(x, w, s, at, block_z() / splits, split * chunk, min_u(k, (split + 1) * chunk), store);
+}
+template <class X>
+DEV void conv_finish_body(const f32* parts, const X* bias, const X* residual, X* y, u32 n, u32 channels, u32 plane, u32 splits, u32 has_bias,
+                          u32 has_residual, u32 act, f32 alpha, f32 beta) {
+  u32 i = block_x() * 256 + thread_id(), count = n * channels * plane;
+  if (i >= count) return;
+  f32 sum = 0.f;
+  for (u32 part = 0; part < splits; part++) sum += parts[(u64)part * count + i];
+  const Conv s = {n, 1, 0, channels, 0, plane, has_bias, has_residual, act, alpha, beta};
+  conv_store(s, y, bias, residual, i / plane / channels, i / plane % channels, i % plane, sum);
 }
 // An element of the result per thread: where a group has so few channels that tiles would be empty.
 template <class X, class W>
@@ -122,4 +145,6 @@ DEV void conv_direct_body(const X* x, const W* w, const X* bias, const X* residu
 }
 KERNELS_conv_wide
 KERNELS_conv_narrow
+KERNELS_conv_part
+KERNELS_conv_finish
 KERNELS_conv_direct

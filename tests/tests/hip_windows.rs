@@ -56,6 +56,15 @@ fn hip_convolutions_agree_for_every_shape_of_tiles() {
                 "%x: f32[N, 3, 4, H, 5], %w: f32[12, 3, 2, 3, 2]",
                 "strides = [1, 2, 1], pads = [1, 1, 0, 1, 1, 1], dilations = [2, 1, 1], group = 1, act = mish",
             ),
+            // Few tiles and long sums: computed in parts, the last of which is shorter.
+            conv(
+                "%x: f32[N, 61, 5, 6], %w: f32[66, 61, 3, 3], %b: f32[66], %r: f32[N, 66, 5, 6]",
+                "strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1], group = 1, act = silu",
+            ),
+            conv(
+                "%x: bf16[N, 72, H, 2], %w: bf16[80, 36, 3, 3]",
+                "strides = [1, 1], pads = [1, 1, 1, 1], dilations = [1, 1], group = 2",
+            ),
             // No channels at all: the bias alone.
             conv(
                 "%x: f32[N, 0, 4, 4], %w: f32[9, 0, 2, 2], %b: f32[9]",
