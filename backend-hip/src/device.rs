@@ -7,6 +7,8 @@ mod amd;
 mod error;
 mod faults;
 mod library;
+#[cfg(any(feature = "link-hip", all(test, target_os = "linux", target_arch = "x86_64")))]
+mod linked;
 mod memory;
 mod module;
 mod nvidia;
@@ -22,6 +24,10 @@ pub(crate) use module::{Function, Module, Parameters};
 pub(crate) use queue::Queue;
 pub(crate) use rtc::RuntimeCompiler;
 
+#[cfg(not(feature = "link-hip"))]
+use amd::table as amd_table;
+#[cfg(feature = "link-hip")]
+use linked::table as amd_table;
 use std::sync::Arc;
 use table::Table;
 
@@ -53,7 +59,7 @@ impl Device {
     /// Opens device `ordinal` of a platform.
     pub fn open(platform: Platform, ordinal: usize) -> Result<Device, DeviceError> {
         let table = match platform {
-            Platform::Amd => amd::table()?,
+            Platform::Amd => amd_table()?,
             Platform::Nvidia => nvidia::table()?,
             Platform::Simulator => simulator::table(None),
         };
@@ -83,7 +89,7 @@ impl Device {
     /// How many devices a platform has; an error says why it cannot tell.
     pub fn count(platform: Platform) -> Result<usize, DeviceError> {
         let table = match platform {
-            Platform::Amd => amd::table()?,
+            Platform::Amd => amd_table()?,
             Platform::Nvidia => nvidia::table()?,
             Platform::Simulator => return Ok(1),
         };

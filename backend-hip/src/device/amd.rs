@@ -4,13 +4,20 @@
 use super::library::{function, open};
 use super::table::{DeviceFunctions, ErrorText, Functions, Table};
 use super::{DeviceError, DriverCall};
+use libloading::Library;
 use std::ffi::c_void;
 
 const NAMES: &[&str] =
     &["libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so", "amdhip64_7.dll", "amdhip64_6.dll"];
 
+/// The library.
+pub(super) fn library() -> Result<Library, DeviceError> {
+    open(NAMES, "the HIP runtime (libamdhip64)")
+}
+
+#[cfg_attr(feature = "link-hip", allow(dead_code, reason = "the linked functions are used"))]
 pub(super) fn table() -> Result<Table, DeviceError> {
-    let library = open(NAMES, "the HIP runtime (libamdhip64)")?;
+    let library = library()?;
     macro_rules! get {
         // SAFETY: the field's type is the signature in hip_runtime_api.h, with integers for enumerations.
         ($name:literal) => {

@@ -6,7 +6,7 @@ use super::{Device, DeviceError, DriverCall, Function, Parameters};
 use std::ptr;
 
 /// Does not wait for the driver's default stream.
-const NON_BLOCKING: u32 = 1;
+pub(super) const NON_BLOCKING: u32 = 1;
 
 /// A stream.
 pub(crate) struct Queue {
