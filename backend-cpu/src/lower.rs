@@ -11,6 +11,7 @@ mod linear;
 mod lines;
 mod map;
 mod moe;
+mod moe_nbits;
 mod movement;
 mod nbits;
 mod numbers;
@@ -90,6 +91,7 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::MatMulInteger(_) => integer::matmul_integer(types),
         CoreOp::MatMulNBits(op) => nbits::matmul_nbits(op, types),
         CoreOp::MoeGemm(op) => moe::gemm(op, types),
+        CoreOp::MoeGemmNBits(op) => moe_nbits::gemm(op, types),
         CoreOp::MoeRoute(op) => moe::route(op, types),
         CoreOp::OneHot(op) => generate::one_hot(op, types),
         CoreOp::Pad(op) => pad::pad(op, types),

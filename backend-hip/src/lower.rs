@@ -250,7 +250,9 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::GatherElements(_) => Err("no kernel reads an index for every element"),
         CoreOp::GroupQueryAttention(_) => Err("no kernel rotates, appends to a cache and attends at once"),
         CoreOp::Lrn(_) => Err("no kernel sums over neighbouring channels"),
-        CoreOp::MatMulNBits(_) | CoreOp::MoeNBits(_) => Err("no kernel unpacks weights of 2, 4 or 8 bits"),
+        CoreOp::MatMulNBits(_) | CoreOp::MoeNBits(_) | CoreOp::MoeGemmNBits(_) => {
+            Err("no kernel unpacks weights of 2, 4 or 8 bits")
+        }
         CoreOp::Moe(_) => Err("no kernel routes and multiplies at once; its parts have kernels"),
         CoreOp::OneHot(_) => Err("no kernel compares indices with their places"),
         CoreOp::Rnn(_) => Err("of recurrent layers only LSTM and GRU have kernels"),

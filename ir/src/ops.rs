@@ -241,6 +241,7 @@ op_table! {
     mod matmul_nbits: MatMulNBits;
     mod moe: Moe;
     mod moe_gemm: MoeGemm;
+    mod moe_gemm_nbits: MoeGemmNBits;
     mod moe_nbits: MoeNBits;
     mod moe_route: MoeRoute;
     mod one_hot: OneHot;

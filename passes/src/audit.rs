@@ -101,7 +101,7 @@ impl Audit {
 
 /// How many operators do not read values whose weight is 0.
 fn omitting(graph: &Graph) -> usize {
-    const NAMES: [&str; 2] = ["attention", "moe_gemm"];
+    const NAMES: [&str; 3] = ["attention", "moe_gemm", "moe_gemm_nbits"];
     graph.order().into_iter().filter(|id| graph.op(*id).is_some_and(|op| NAMES.contains(&op.name()))).count()
 }
 

@@ -39,6 +39,7 @@
 //! ```
 
 mod contrib;
+mod contrib_packed;
 mod dense;
 mod emit;
 mod expert;
@@ -69,9 +70,16 @@ fn fuse(graph: &mut Graph, cx: &mut Context) {
             continue;
         }
         let root = Value::from(id);
-        if look::name(graph, root) == "moe" {
-            note(graph, cx, "contrib-moe", root, contrib::lower);
-            continue;
+        match look::name(graph, root) {
+            "moe" => {
+                note(graph, cx, "contrib-moe", root, contrib::lower);
+                continue;
+            }
+            "moe_nbits" => {
+                note(graph, cx, "contrib-packed-moe", root, contrib_packed::lower);
+                continue;
+            }
+            _ => {}
         }
         for (rule, find) in forms(look::name(graph, root)) {
             let done = note(graph, cx, rule, root, |graph, cx, root| {

@@ -99,23 +99,26 @@ fn wrong(path: &Path, expected: &Expected) -> Vec<String> {
     found
 }
 
-/// Steps beside `moe_gemm` that read an expert's weight, or that write as much as all pairs of token and expert are wide, between
+/// Steps beside `moe_gemm` and `moe_gemm_nbits` that read an expert's weight, or that write as much as all pairs of token and expert are wide, between
 /// the choice of the experts and the last of their products.
 fn movements(entry: &Entry) -> Vec<String> {
     let graph = &entry.graph;
     let is = |id: NodeId, op: &str| graph.op(id).is_some_and(|o| o.name() == op);
     let order = graph.order();
-    let products: Vec<NodeId> = order.iter().copied().filter(|id| is(*id, "moe_gemm")).collect();
+    let is_product = |id: NodeId| is(id, "moe_gemm") || is(id, "moe_gemm_nbits");
+    let products: Vec<NodeId> = order.iter().copied().filter(|id| is_product(*id)).collect();
     let launches = || entry.steps.iter().filter_map(|s| if let Step::Launch(launch) = s { Some(launch) } else { None });
     let node_of = |name: &str| order.iter().copied().find(|id| *graph.node(*id).names[0] == *name);
     let mut weights: BTreeSet<Place> = BTreeSet::new();
-    for launch in launches().filter(|l| node_of(&l.node).is_some_and(|n| is(n, "moe_gemm"))) {
-        let stored = [3, 5].into_iter().filter_map(|i| launch.reads.get(i)).map(|loc| loc.place.clone());
+    for launch in launches() {
+        let Some(id) = node_of(&launch.node).filter(|id| is_product(*id)) else { continue };
+        let at = if is(id, "moe_gemm") { [3, 5] } else { [3, 7] };
+        let stored = at.into_iter().filter_map(|i| launch.reads.get(i)).map(|loc| loc.place.clone());
         weights.extend(stored.filter(|place| *place != Place::None));
     }
     let mut found = vec![];
     for launch in launches() {
-        let Some(id) = node_of(&launch.node).filter(|id| !is(*id, "moe_gemm")) else { continue };
+        let Some(id) = node_of(&launch.node).filter(|id| !is_product(*id)) else { continue };
         if launch.reads.iter().any(|loc| weights.contains(&loc.place)) {
             found.push(format!("{}: `{}` reads an expert's weight", entry.name, launch.node));
         }

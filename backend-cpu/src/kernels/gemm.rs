@@ -24,6 +24,7 @@ mod portable;
 pub(in crate::kernels) mod tile;
 
 pub use experts::{ExpertPanels, Finish, Gate, Layer, Pairs, Products, experts, experts_scratch};
+pub(crate) use experts::{add_scaled, alternating, gated, single};
 pub use matmul::{Strided, matmul, matmul_scratch};
 pub use simd::{Element, Isa};
 
@@ -66,7 +67,7 @@ impl<'a> Rows<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn row(&self, row: usize) -> &'a [f32] {
+    pub(crate) fn row(&self, row: usize) -> &'a [f32] {
         &self.data[row * self.row_stride..][..self.cols]
     }
 }

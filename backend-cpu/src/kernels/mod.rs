@@ -14,6 +14,7 @@ pub mod int8;
 pub mod lanes;
 pub mod lstm;
 pub mod math;
+pub mod moe_nbits;
 pub mod norm;
 pub mod pack;
 pub mod pool;

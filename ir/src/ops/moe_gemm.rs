@@ -154,7 +154,7 @@ impl OpSpec for MoeGemm {
 
 impl MoeGemm {
     /// What becomes of one pair's products.
-    fn finish(&self, first: &[f64], second: Option<Vec<f64>>, n: usize) -> Vec<f64> {
+    pub(super) fn finish(&self, first: &[f64], second: Option<Vec<f64>>, n: usize) -> Vec<f64> {
         match (self.gating, second) {
             (Gating::Interleaved, _) => first.chunks_exact(2).map(|p| self.gated(p[0], p[1])).collect(),
             (Gating::Halves, _) => (0..n).map(|i| self.gated(first[i], first[n + i])).collect(),

@@ -143,10 +143,11 @@ impl MoeNBits {
 }
 
 /// One layer of every expert.
-struct Layer<'a> {
-    experts: usize,
-    n: usize,
-    width: usize,
+pub(super) struct Layer<'a> {
+    pub experts: usize,
+    pub n: usize,
+    /// Inputs.
+    pub width: usize,
     bits: usize,
     codes: &'a [u8],
     scales: Vec<f64>,
@@ -155,7 +156,8 @@ struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    fn read(operands: &[&'a Datum], at: usize, bits: usize) -> Result<Layer<'a>, EvalError> {
+    /// Reads codes, scales, zero points and bias, in this order from operand `at` on.
+    pub fn read(operands: &[&'a Datum], at: usize, bits: usize) -> Result<Layer<'a>, EvalError> {
         let (w, scales) = (tensor(MoeNBits::NAME, operands, at)?, tensor(MoeNBits::NAME, operands, at + 1)?);
         let (&[experts, n, bytes], &[se, sn, blocks]) = (w.dims(), scales.dims()) else {
             return Err(EvalError::Invalid("packed expert weights and their scales have rank 3".into()));
@@ -181,7 +183,7 @@ impl<'a> Layer<'a> {
     }
 
     /// The weight of an expert, `[n, width]`.
-    fn dequantize(&self, expert: usize) -> Vec<f64> {
+    pub fn dequantize(&self, expert: usize) -> Vec<f64> {
         let bytes = self.width * self.bits / 8;
         let blocks = self.scales.len() / (self.experts * self.n).max(1);
         let block = self.width / blocks;
@@ -195,7 +197,8 @@ impl<'a> Layer<'a> {
         (expert * self.n..(expert + 1) * self.n).flat_map(row).collect()
     }
 
-    fn apply(&self, weight: &[f64], expert: usize, x: &[f64]) -> Vec<f64> {
+    /// One row through the weight of an expert.
+    pub fn apply(&self, weight: &[f64], expert: usize, x: &[f64]) -> Vec<f64> {
         let mut y = super::recurrent::product(weight, x);
         if let Some(bias) = &self.bias {
             y.iter_mut().zip(&bias[expert * self.n..]).for_each(|(y, b)| *y += b);

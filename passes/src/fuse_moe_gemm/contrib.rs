@@ -8,11 +8,22 @@ use ir::ops::{ActivationFn, CoreOp, ExpertIndex, Gating, MoeGemm, MoeRoute, Rout
 
 /// Puts router, index and layers in the place of the `moe` at `root`.
 pub(super) fn lower(graph: &mut Graph, cx: &mut Context, root: Value) -> Result<Value, Miss> {
+    replace(graph, cx, "contrib-moe", root, build)
+}
+
+/// Puts what `build` makes in the place of `root`.
+pub(super) fn replace(
+    graph: &mut Graph,
+    cx: &mut Context,
+    rule: &'static str,
+    root: Value,
+    build: fn(&mut Edit<'_>, Value) -> Result<Value, Miss>,
+) -> Result<Value, Miss> {
     let mut edit = Edit::new(graph, root, [root.node]);
     match build(&mut edit, root).and_then(|new| edit.settle(new)) {
         Ok(new) => {
             edit.finish();
-            cx.note("contrib-moe", graph, new, Ok(()));
+            cx.note(rule, graph, new, Ok(()));
             graph.prune(root.node);
             Ok(new)
         }

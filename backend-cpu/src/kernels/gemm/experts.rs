@@ -341,13 +341,13 @@ fn combine<const FMA: bool>(finish: Finish, g: f32, u: f32) -> f32 {
 }
 
 vectorise! {
-    fn add_scaled<FMA>(weight: f32, x: &[f32], y: &mut [f32]) {
+    pub(crate) fn add_scaled<FMA>(weight: f32, x: &[f32], y: &mut [f32]) {
         for (y, x) in y.iter_mut().zip(x) {
             *y = crate::kernels::vectorise::fma::<FMA>(weight, *x, *y);
         }
     }
 
-    fn single<FMA>(finish: Finish, g: &[f32], bias: &[f32], y: &mut [f32]) {
+    pub(crate) fn single<FMA>(finish: Finish, g: &[f32], bias: &[f32], y: &mut [f32]) {
         y.copy_from_slice(g);
         for (y, bias) in y.iter_mut().zip(bias) {
             *y += bias;
@@ -361,7 +361,7 @@ vectorise! {
         }
     }
 
-    fn gated<FMA>(finish: Finish, g: &[f32], g_bias: &[f32], u: &[f32], u_bias: &[f32], y: &mut [f32]) {
+    pub(crate) fn gated<FMA>(finish: Finish, g: &[f32], g_bias: &[f32], u: &[f32], u_bias: &[f32], y: &mut [f32]) {
         y.copy_from_slice(g);
         for (y, bias) in y.iter_mut().zip(g_bias) {
             *y += bias;
@@ -378,7 +378,7 @@ vectorise! {
         }
     }
 
-    fn alternating<FMA>(finish: Finish, p: &[f32], bias: &[f32], y: &mut [f32]) {
+    pub(crate) fn alternating<FMA>(finish: Finish, p: &[f32], bias: &[f32], y: &mut [f32]) {
         let biased = bias.len() == p.len();
         let at = |i: usize| if biased { p[i] + bias[i] } else { p[i] };
         for (i, y) in y.iter_mut().enumerate() {
