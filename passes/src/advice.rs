@@ -76,6 +76,10 @@ const ADVICE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "quantise the experts as com.microsoft's QMoE, which stays packed, or gather weights that are floats",
+        &["the weights that are gathered for each token are quantised"],
+    ),
+    (
         "export the model with only its logits and caches as results (`output_attentions=False`)",
         &["the scores of the attention are a result too", "the weights or scores of the attention have another reader"],
     ),

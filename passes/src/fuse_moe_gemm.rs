@@ -244,4 +244,12 @@ mod tests {
                     %y = matmul(%x, %g) return %y }";
         check_kept(text, "gathered weights meet more than one row each");
     }
+
+    #[test]
+    fn keeps_gathered_weights_that_are_quantised() {
+        let text = "graph @g(%x: f32[T, 1, 4], %ids: i64[T]) { %w = const [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 1, 2, 3, 4] : u8[2, 4, 2] \
+                    %s = const [0.5, 0.25] : f32[2] %g = gather(%w, %ids) {axis = 0} %gs = gather(%s, %ids) {axis = 0} \
+                    %d = dequantize_linear(%g, %gs) {axis = 0, block = 0, to = f32} %y = matmul(%x, %d) return %y }";
+        check_kept(text, "the weights that are gathered for each token are quantised");
+    }
 }

@@ -186,7 +186,11 @@ pub(super) struct Alone {
 /// The product at `root`, of a weight gathered for every row.
 pub(super) fn find_alone(graph: &Graph, root: Value) -> Result<Alone, Miss> {
     let space = Gathered::default();
-    let product = expert::product(graph, root, &space).ok_or(Miss::NoEffect)?;
+    let Some(product) = expert::product(graph, root, &space) else {
+        let quantised = graph.operands(root.node).iter().any(|v| is_quantised(graph, *v));
+        let why = Miss::Refused("the weights that are gathered for each token are quantised");
+        return Err(if quantised { why } else { Miss::NoEffect });
+    };
     let shape = dims(graph, root).ok_or(Miss::NoEffect)?;
     let rows_each = &shape[shape.len() - 2..];
     if rows_each.iter().all(|d| d.as_const() != Some(1)) {
@@ -195,4 +199,15 @@ pub(super) fn find_alone(graph: &Graph, root: Value) -> Result<Alone, Miss> {
     let (x, repeat) = rows(graph, &product)?;
     let ids = space.ids.get().ok_or(Miss::NoEffect)?;
     Ok(Alone { product, x, repeat, ids, experts: space.experts.get().unwrap_or(0) as i64 })
+}
+
+/// Whether a value is what was gathered of a quantised weight, by ids that are data.
+fn is_quantised(graph: &Graph, v: Value) -> bool {
+    let v = peel(graph, v, &["transpose", "reshape", "cast"]);
+    let gathered = |v: Value| {
+        let v = peel(graph, v, &["reshape", "cast"]);
+        matches!(name(graph, v), "gather" | "gather_nd")
+            && graph.constant_of(operand(graph, v, 0)).is_some_and(|w| w.dtype().is_int() && w.rank() > 2)
+    };
+    name(graph, v) == "dequantize_linear" && gathered(operand(graph, v, 0))
 }
