@@ -4,13 +4,10 @@ use crate::kernels::pool::Pool;
 use crate::program::Program;
 use crate::session::{Frame, Symbols};
 use ir::tensor::{Aligned, Memory};
-use ir::{DType, Datum, Tensor, TensorType};
-use runtime::slots::Batch;
+use ir::{Datum, TensorType};
+use runtime::slots::{Batch, StepInputs};
 use runtime::{RunError, SlotOptions, Slots, StepError, StepModel};
 use std::sync::Arc;
-
-/// Inputs of the entry: ids, slots, lengths, counts.
-const INPUTS: usize = 4;
 
 /// A program over the caches of open slots.
 pub(crate) struct Stepper {
@@ -20,8 +17,7 @@ pub(crate) struct Stepper {
     pub(crate) slots: Slots,
     /// The number of slots and their capacity.
     symbols: Symbols,
-    memory: Vec<Arc<Aligned>>,
-    inputs: Vec<Datum>,
+    inputs: StepInputs,
 }
 
 impl Stepper {
@@ -33,8 +29,7 @@ impl Stepper {
             frame: Frame::new(program),
             slots,
             symbols: Symbols::default(),
-            memory: (0..INPUTS).map(|_| Arc::new(Aligned::zeroed(0))).collect(),
-            inputs: vec![],
+            inputs: StepInputs::default(),
         };
         stepper.grow(stepper.slots.capacity());
         Ok(stepper)
@@ -75,45 +70,9 @@ impl Stepper {
         if capacity != self.slots.capacity() {
             self.grow(capacity);
         }
-        self.fill(batch)?;
         let Stepper { program, frame, slots, symbols, inputs, .. } = self;
-        let results = frame.run(program, pool, inputs, symbols)?;
+        let results = frame.run(program, pool, inputs.fill(batch, slots.lengths())?, symbols)?;
         slots.advance(batch);
         results.first().ok_or_else(|| RunError::Memory("the entry has no result".into()).into())
-    }
-
-    /// Writes the inputs of the entry; memory of a batch of the same shape is used again.
-    fn fill(&mut self, batch: &Batch) -> Result<(), StepError> {
-        self.inputs.clear();
-        let (b, s) = (batch.parts.len(), batch.steps());
-        let lengths = self.slots.lengths();
-        for (which, memory) in self.memory.iter_mut().enumerate() {
-            let elements = if which == 0 { b * s } else { b };
-            let fits = Arc::get_mut(memory).is_some_and(|m| m.bytes().len() == 4 * elements);
-            if !fits {
-                *memory = Arc::new(Aligned::zeroed(4 * elements));
-            }
-            let bytes = Arc::get_mut(memory).expect("it was just made, or is nobody else's").bytes_mut();
-            let to: &mut [i32] = bytemuck::cast_slice_mut(bytes);
-            let mut tokens = &batch.tokens[..];
-            for (i, part) in batch.parts.iter().enumerate() {
-                match which {
-                    0 => {
-                        let (own, rest) = tokens.split_at(part.count as usize);
-                        let row = &mut to[i * s..(i + 1) * s];
-                        row.fill(0);
-                        row.iter_mut().zip(own).for_each(|(to, token)| *to = *token as i32);
-                        tokens = rest;
-                    }
-                    1 => to[i] = part.slot as i32,
-                    2 => to[i] = lengths[part.slot as usize] as i32,
-                    _ => to[i] = part.count as i32,
-                }
-            }
-            let dims: &[usize] = if which == 0 { &[b, s] } else { &[b] };
-            let tensor = Tensor::from_memory(DType::I32, dims, memory.clone(), 0, 4 * elements);
-            self.inputs.push(tensor.map_err(|e| RunError::Memory(e.to_string()))?.into());
-        }
-        Ok(())
     }
 }

@@ -51,17 +51,23 @@ impl Binding {
         ty.as_tensor().and_then(TensorType::dims).unwrap_or_default().iter().map(|d| self.size(d)).collect()
     }
 
-    /// Binds the symbols to inputs; says whether any changed. Late symbols are forgotten.
-    pub(crate) fn bind(&mut self, binders: &[Binder], inputs: &[Datum]) -> bool {
+    /// Binds the symbols of states to what the session says and the others to inputs; says whether any changed. Late symbols are
+    /// forgotten.
+    pub(crate) fn bind(&mut self, given: &[(Arc<str>, i64)], binders: &[Binder], inputs: &[Datum]) -> bool {
         let size = |(input, axis, _): &Binder| {
             inputs.get(*input).and_then(|d| d.as_tensor()?.dims().get(*axis)).map_or(0, |n| *n as i64)
         };
-        let found: Vec<(Arc<str>, i64)> = binders.iter().map(|b| (b.2.clone(), size(b))).collect();
         self.symbols.truncate(self.bound);
-        let changed = self.symbols != found;
-        self.bound = found.len();
-        self.symbols = found;
-        changed
+        let found = given.len() + binders.len();
+        let same = self.symbols.len() == found
+            && self.symbols.iter().zip(given).all(|(a, b)| a == b)
+            && self.symbols[given.len()..].iter().zip(binders).all(|((_, n), b)| *n == size(b));
+        if !same {
+            let of_inputs = binders.iter().map(|b| (b.2.clone(), size(b)));
+            self.symbols = given.iter().cloned().chain(of_inputs).collect();
+            self.bound = found;
+        }
+        !same
     }
 
     /// Binds the late symbols of a type to a value that now exists.

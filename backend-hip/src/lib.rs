@@ -10,6 +10,7 @@ mod binding;
 mod code;
 mod compiler;
 mod device;
+mod frame;
 mod loaded;
 mod lower;
 mod program;

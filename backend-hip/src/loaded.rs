@@ -6,9 +6,9 @@ use crate::program::{Instr, Program};
 use crate::session::HipSession;
 use crate::target::Planner;
 use ir::{Tensor, Verified};
-use plan::{CheckedPlan, CodeObject, LowerError, PlanBuilder, Stream, Target, Weights};
+use plan::{CheckedPlan, CodeObject, LowerError, Memory, PlanBuilder, Stream, Target, Weights};
 use runtime::backend::fits;
-use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel};
+use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel, StepModel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -65,6 +65,10 @@ impl Target for Hip {
         self.planner.copies_on()
     }
 
+    fn states_in(&self) -> Memory {
+        self.planner.states_in()
+    }
+
     fn places_syncs(&self) -> bool {
         self.planner.places_syncs()
     }
@@ -78,21 +82,28 @@ impl Backend for Hip {
     fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError> {
         fits(self.name(), &plan, &weights)?;
         examine(&plan)?;
-        let program = Program::new(&plan.entries[0], &plan.weights)?;
+        let main = Program::new(&plan.entries[0], &plan.weights)?;
+        let model = StepModel::of(&plan);
+        let step = model.as_ref().map(|m| Program::new(&plan.entries[m.entry], &plan.weights)).transpose()?;
         let device = |e: DeviceError| LoadError::Device(e.to_string());
-        for file in files(&program) {
-            self.modules.module(file).map_err(device)?;
-        }
-        let inline = program.entry.inline_constants();
         let mut constants = BTreeMap::new();
-        for key in &program.device_weights {
-            let missing = || LoadError::Weight { name: key.clone(), reason: "it has no data".into() };
-            let tensor = inline.get(key).or_else(|| weights.get(key)).ok_or_else(missing)?;
-            constants.insert(key.clone(), tensor.clone());
+        let mut inline = BTreeMap::new();
+        for program in [Some(&main), step.as_ref()].into_iter().flatten() {
+            for file in files(program) {
+                self.modules.module(file).map_err(device)?;
+            }
+            inline.extend(program.entry.inline_constants());
+            for key in &program.device_weights {
+                let missing = || LoadError::Weight { name: key.clone(), reason: "it has no data".into() };
+                let tensor = inline.get(key).or_else(|| weights.get(key)).ok_or_else(missing)?;
+                constants.insert(key.clone(), tensor.clone());
+            }
         }
         let on_device = DeviceWeights::upload(&self.device, &constants).map_err(device)?;
-        let shared = Shared { program, weights, inline, on_device, hip: self.clone() };
-        Ok(Box::new(LoadedHip { plan, shared: Arc::new(shared) }))
+        let common = Arc::new(Common { weights, inline, on_device, hip: self.clone() });
+        let shared = |program: Program| Arc::new(Shared { program, common: common.clone() });
+        let step = step.map(&shared).zip(model);
+        Ok(Box::new(LoadedHip { plan, main: shared(main), step }))
     }
 }
 
@@ -120,38 +131,49 @@ fn files(program: &Program) -> BTreeSet<&'static str> {
     program.steps.iter().flat_map(of_step).copied().collect()
 }
 
-/// What sessions of one plan share.
+/// What sessions of one plan share of all entries.
+pub(crate) struct Common {
+    weights: Weights,
+    /// Small constants of the graphs.
+    inline: BTreeMap<Arc<str>, Tensor>,
+    on_device: DeviceWeights,
+    hip: Hip,
+}
+
+/// What sessions share of one entry.
 pub(crate) struct Shared {
     pub(crate) program: Program,
-    pub(crate) weights: Weights,
-    /// Small constants of the graph.
-    pub(crate) inline: BTreeMap<Arc<str>, Tensor>,
-    pub(crate) on_device: DeviceWeights,
-    hip: Hip,
+    common: Arc<Common>,
 }
 
 impl Shared {
     pub(crate) fn device(&self) -> &Device {
-        &self.hip.device
+        &self.common.hip.device
+    }
+
+    /// Where a constant begins on the device.
+    pub(crate) fn address(&self, key: &str) -> Option<u64> {
+        self.common.on_device.address(key)
     }
 
     /// Tells whoever listens that a step is next.
     pub(crate) fn tell(&self, step: &Instr) {
+        let steps = &self.common.hip.steps;
         match step {
-            Instr::Kernel(kernel) => self.hip.steps.tell(&kernel.about.node),
-            Instr::Host(host) => self.hip.steps.tell(&host.about.node),
-            Instr::Copy { value, .. } => self.hip.steps.tell(value),
+            Instr::Kernel(kernel) => steps.tell(&kernel.about.node),
+            Instr::Host(host) => steps.tell(&host.about.node),
+            Instr::Copy { value, .. } => steps.tell(value),
             Instr::HostWaits | Instr::Nothing => {}
         }
     }
 
     pub(crate) fn modules(&self) -> &Modules {
-        &self.hip.modules
+        &self.common.hip.modules
     }
 
     /// A constant as the host has it.
     pub(crate) fn constant(&self, key: &str) -> Option<&Tensor> {
-        self.inline.get(key).or_else(|| self.weights.get(key))
+        self.common.inline.get(key).or_else(|| self.common.weights.get(key))
     }
 }
 
@@ -193,7 +215,8 @@ impl DeviceWeights {
 
 struct LoadedHip {
     plan: Arc<CheckedPlan>,
-    shared: Arc<Shared>,
+    main: Arc<Shared>,
+    step: Option<(Arc<Shared>, StepModel)>,
 }
 
 impl Loaded for LoadedHip {
@@ -202,10 +225,11 @@ impl Loaded for LoadedHip {
     }
 
     fn session(&self, threads: usize) -> Box<dyn Session> {
-        Box::new(HipSession::new(&self.shared, self.shared.hip.host.worker(threads)))
+        let worker = || self.main.common.hip.host.worker(threads);
+        Box::new(HipSession::new(&self.main, self.step.clone(), worker))
     }
 
     fn kernels(&self) -> Vec<StepKernel> {
-        self.shared.program.kernels()
+        self.main.program.kernels()
     }
 }

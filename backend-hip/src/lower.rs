@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod cache;
 mod conv;
 mod conv_transpose;
 mod copy;
@@ -178,6 +179,20 @@ pub(crate) fn moved(dtype: DType) -> Result<Element, &'static str> {
     }
 }
 
+/// Calls that copy the first `rows` rows of every head of one cache, `[slots, heads, rows, width]`, to another.
+pub(crate) fn copies_of_rows(
+    dtype: DType,
+    rows: usize,
+    from: &[usize; 4],
+    to: &[usize; 4],
+) -> Result<Vec<Call<Memory>>, String> {
+    let element = moved(dtype)?;
+    let dims = [from[0], from[1], rows, from[3]];
+    let (by_from, by_to) = (copy::strides(from), copy::strides(to));
+    let call = copy::walk(element, input(0), output(0), &dims, (0, &by_from), (0, &by_to))?;
+    Ok(call.into_iter().collect())
+}
+
 /// The call of a table's function, which typing made sure of.
 pub(crate) fn call(made: Option<Call<Memory>>) -> Call<Memory> {
     made.expect("element types were checked when the kernel was chosen")
@@ -205,6 +220,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         | CoreOp::Map(_)
         | CoreOp::Select(_)
         | CoreOp::Unary(_) => map::map(op, types),
+        CoreOp::CachedAttention(op) => cache::cached_attention(op, types),
         CoreOp::Concat(op) => copy::concat(op, types),
         CoreOp::Conv(op) => conv::conv(op, types),
         CoreOp::ConvTranspose(op) => conv_transpose::conv_transpose(op, types),
@@ -219,6 +235,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::GatherNd(op) => gather_nd::gather_nd(op, types),
         CoreOp::GroupNorm(op) => group_norm::group_norm(op, types),
         CoreOp::Gru(op) => recurrent::gru(op, types),
+        CoreOp::KvWrite(_) => cache::kv_write(types),
         CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
         CoreOp::Linears(op) => linear::linears(op, types),
@@ -244,7 +261,6 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Transpose(op) => copy::transpose(op, types),
         CoreOp::Trilu(op) => trilu::trilu(op, types),
         // An operator that is new must be thought of: there is no arm for all others.
-        CoreOp::CachedAttention(_) | CoreOp::KvWrite(_) => Err("caches of sequences are kept by the host"),
         CoreOp::ConvInteger(_) => Err("no kernel slides windows over 8-bit integers"),
         CoreOp::Dims(_) | CoreOp::ShapeOf(_) => Err("it gives sizes, which the host has at hand"),
         CoreOp::GatherElements(_) => Err("no kernel reads an index for every element"),

@@ -247,6 +247,7 @@ fn device_buffers(entry: &Entry) -> Result<Vec<bool>, LoadError> {
                     }
                 }
                 Place::Input(_) | Place::Output(_) | Place::Slot(_) if device => return Err(mixed(&launch.node)),
+                Place::State(_) if !device => return Err(mixed(&launch.node)),
                 _ => {}
             }
         }

@@ -1,327 +1,76 @@
-//! A session: a queue and memory for one plan, and the loop over its steps.
+//! A session: the entry `main`, and where the plan has it the entry `step` over caches in the device's memory.
 
-use crate::binding::Binding;
-use crate::device::DeviceError;
+use crate::frame::Frame;
 use crate::loaded::Shared;
-use crate::program::{HostStep, Instr, Operand};
-use crate::step::BoundCall;
-use crate::working::{REPORT, Working, bytes};
-use ir::ops::EvalError;
-use ir::tensor::{Aligned, Memory};
-use ir::{Datum, Op, Tensor, TensorType, ValueType};
-use plan::{Place, Port};
-use runtime::{HostWorker, RunError, Session, StepKernel, StepTime};
+use crate::lower::copies_of_rows;
+use crate::step::{Span, Spans, bind_calls};
+use ir::{Datum, TensorType};
+use plan::Port;
+use runtime::slots::{Batch, StepInputs};
+use runtime::{HostWorker, RunError, Session, SlotOptions, Slots, StepError, StepModel, StepTime};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// A plan's working memory on a device.
+/// A session on a device.
 pub(crate) struct HipSession {
     shared: Arc<Shared>,
-    worker: Box<dyn HostWorker>,
-    binding: Binding,
-    /// Made by the first run, so that opening a session cannot fail.
-    memory: Option<Working>,
-    bound: Vec<Bound>,
-    slots: Vec<Option<Datum>>,
-    results: Vec<Datum>,
-    times: Option<Vec<(u64, Duration)>>,
-    fresh: bool,
-}
-
-/// A step under the current binding.
-enum Bound {
-    Kernel(Vec<BoundCall>),
-    /// The operator with numbers for its expressions; `None` when they are only known when it runs.
-    Host(Option<Op>),
-    Copy {
-        from: usize,
-        to: usize,
-        len: usize,
-    },
-    Nothing,
+    main: Frame,
+    /// What `step` is made of.
+    step: Option<(Arc<Shared>, StepModel)>,
+    stepping: Option<Frame>,
+    slots: Option<Slots>,
+    inputs: StepInputs,
 }
 
 impl HipSession {
-    pub(crate) fn new(shared: &Arc<Shared>, worker: Box<dyn HostWorker>) -> HipSession {
+    pub(crate) fn new(
+        main: &Arc<Shared>,
+        step: Option<(Arc<Shared>, StepModel)>,
+        worker: impl Fn() -> Box<dyn HostWorker>,
+    ) -> HipSession {
         HipSession {
-            shared: shared.clone(),
-            worker,
-            binding: Binding::default(),
-            memory: None,
-            bound: vec![],
-            slots: vec![],
-            results: vec![],
-            times: None,
-            fresh: true,
+            shared: main.clone(),
+            main: Frame::new(main, worker()),
+            stepping: step.as_ref().map(|(shared, _)| Frame::new(shared, worker())),
+            step,
+            slots: None,
+            inputs: StepInputs::default(),
         }
     }
 
-    fn working(&mut self) -> Result<&mut Working, DeviceError> {
-        if self.memory.is_none() {
-            self.memory = Some(Working::new(&self.shared)?);
-        }
-        Ok(self.memory.as_mut().expect("it was just made"))
-    }
-
-    /// Lays out both arenas and binds every step to its sizes.
-    fn lay_out(&mut self) -> Result<(), RunError> {
-        let shared = self.shared.clone();
-        let binding = self.binding.clone();
-        let memory = |e: String| RunError::Memory(e);
-        let working = self.working().map_err(|e| memory(e.to_string()))?;
-        let program = &shared.program;
-        let get = |s: &str| binding.get(s);
-        program.host_arena.layout(&get, &mut working.host_offsets).map_err(|e| memory(e.to_string()))?;
-        program.device_arena.layout(&get, &mut working.device_offsets).map_err(|e| memory(e.to_string()))?;
-        working.reserve().map_err(|e| memory(e.to_string()))?;
-        let working = self.memory.as_ref().expect("it was just laid out");
-        let mut bound = Vec::with_capacity(program.steps.len());
-        for (at, step) in program.steps.iter().enumerate() {
-            bound.push(match step {
-                Instr::Kernel(k) => {
-                    let failed = |reason: String| RunError::Device { node: k.about.node.clone(), reason };
-                    let calls = working.bind_kernel(k, at, &binding, &shared).map_err(failed)?;
-                    Bound::Kernel(calls)
-                }
-                Instr::Host(h) if h.late => Bound::Host(None),
-                Instr::Host(h) => {
-                    let op = h.op.as_ref().map(|op| op.bind(&get)).transpose();
-                    Bound::Host(op.map_err(|e| node_error(&h.about, e.into()))?)
-                }
-                Instr::Copy { from, to, value, .. } => {
-                    let failed = |e: EvalError| RunError::Device { node: value.clone(), reason: e.to_string() };
-                    let len = bytes(&from.ty, &binding.dims(&from.ty).map_err(failed)?);
-                    let start = |o: &Operand| working.offset(&o.loc, &binding);
-                    Bound::Copy { from: start(from).map_err(failed)?, to: start(to).map_err(failed)?, len }
-                }
-                Instr::HostWaits | Instr::Nothing => Bound::Nothing,
-            });
-        }
-        self.bound = bound;
-        Ok(())
-    }
-
-    fn step(&mut self, at: usize, inputs: &[Datum]) -> Result<(), RunError> {
-        let shared = self.shared.clone();
-        shared.tell(&shared.program.steps[at]);
-        let working = self.memory.as_mut().expect("it was laid out");
-        match (&shared.program.steps[at], &self.bound[at]) {
-            (Instr::Kernel(k), Bound::Kernel(calls)) => {
-                for call in calls {
-                    let queued = working.queue.launch(&call.function, call.grid, call.block, &call.parameters);
-                    queued.map_err(|e| device_error(&k.about.node, e))?;
-                }
-                Ok(())
-            }
-            (Instr::Copy { to_device, from, to, value }, Bound::Copy { from: a, to: b, len }) => {
-                let moved = match to_device {
-                    true => working.send(from, (*a, *b), *len, inputs),
-                    false => working.bring_home(to, (*a, *b), *len),
-                };
-                moved.map_err(|e| device_error(value, e))
-            }
-            (Instr::HostWaits, _) => working.queue.synchronise().map_err(|e| device_error(&"a sync point".into(), e)),
-            (Instr::Host(h), Bound::Host(_)) => self.host_step(h, at, inputs).map_err(|e| node_error(&h.about, e)),
-            (Instr::Nothing, _) => Ok(()),
-            (Instr::Kernel(_) | Instr::Host(_) | Instr::Copy { .. }, _) => unreachable!("steps are bound in order"),
-        }
-    }
-
-    fn host_step(&mut self, step: &HostStep, at: usize, inputs: &[Datum]) -> Result<(), EvalError> {
-        let operands = step.ins.iter().map(|o| self.datum(o, inputs)).collect::<Result<Vec<Datum>, _>>()?;
-        let results = match (&step.op, &self.bound[at]) {
-            (None, _) => operands,
-            (Some(_), Bound::Host(Some(op))) => self.worker.run(op, &operands)?,
-            (Some(op), _) => {
-                let op = op.bind(&|s| self.binding.get(s))?;
-                self.worker.run(&op, &operands)?
-            }
+    /// Gives every slot `capacity` rows; the first rows of each stay.
+    fn grow(&mut self, slots: &mut Slots, capacity: usize) -> Result<(), StepError> {
+        let ((shared, model), Some(frame)) = (self.step.as_ref().ok_or(StepError::NoStep)?, &mut self.stepping) else {
+            return Err(StepError::NoStep);
         };
-        for (out, datum) in step.outs.iter().zip(results) {
-            self.store(out, datum)?;
-        }
-        if step.late
-            && let Some((c, left, right)) = self.binding.broken(&self.shared.program.constraints)
-        {
-            return Err(EvalError::Invalid(format!("{c} was assumed, but {left} is not {right}")));
-        }
-        for slot in &step.frees {
-            self.slots[*slot] = None;
-        }
-        Ok(())
-    }
-
-    /// The value of an operand of the host.
-    fn datum(&self, o: &Operand, inputs: &[Datum]) -> Result<Datum, EvalError> {
-        let working = self.memory.as_ref().expect("it was laid out");
-        let whole = o.ty.as_tensor().and_then(TensorType::dims).is_none();
-        let of_tensor = |t: &Tensor| -> Result<Datum, EvalError> {
-            let (dims, start) = (self.binding.dims(&o.ty)?, self.binding.size(&o.loc.offset)?);
-            if o.ty.as_tensor().is_some_and(|ty| ty.dtype == ir::DType::Str) {
-                return Ok(t.reshaped(&dims)?.into());
-            }
-            let len = bytes(&o.ty, &dims);
-            match start == 0 && t.bytes().len() == len {
-                true => Ok(t.reshaped(&dims)?.into()),
-                false => tensor(&o.ty, &dims, &t.bytes()[start..start + len]),
-            }
-        };
-        match &o.loc.place {
-            Place::None => Ok(Datum::Absent),
-            Place::Input(i) => match &inputs[*i as usize] {
-                Datum::Tensor(t) if !whole => of_tensor(t),
-                other => Ok(other.clone()),
-            },
-            Place::Weight(key) => {
-                let missing = || EvalError::Invalid(format!("the constant `{key}` has no data"));
-                of_tensor(self.shared.constant(key).ok_or_else(missing)?)
-            }
-            Place::State(_) => Err(EvalError::Invalid("states are kept by the processor only".into())),
-            Place::Slot(s) => {
-                let empty = || EvalError::Invalid("an empty slot is read".into());
-                self.slots[s.0 as usize].clone().ok_or_else(empty)
-            }
-            Place::Buffer(_) | Place::Output(_) => {
-                let dims = self.binding.dims(&o.ty)?;
-                let start = working.offset(&o.loc, &self.binding)?;
-                let range = start..start + bytes(&o.ty, &dims);
-                match &o.loc.place {
-                    Place::Output(i) => tensor(&o.ty, &dims, &working.outputs[*i as usize].bytes()[range]),
-                    _ => tensor(&o.ty, &dims, working.host.bytes(range)),
-                }
-            }
-        }
-    }
-
-    /// Puts a result of the host where the plan wants it.
-    fn store(&mut self, out: &Operand, datum: Datum) -> Result<(), EvalError> {
-        if let Place::Slot(s) = out.loc.place {
-            if let Some(t) = datum.as_tensor() {
-                self.binding.learn(&out.ty, t.dims());
-            }
-            self.slots[s.0 as usize] = Some(datum);
-            return Ok(());
-        }
-        let dims = self.binding.dims(&out.ty)?;
-        let dtype = out.ty.as_tensor().map(|ty| ty.dtype);
-        let t = datum.as_tensor().filter(|t| Some(t.dtype()) == dtype && *t.dims() == *dims).ok_or_else(|| {
-            let found = ir::eval::type_of(&datum).map_or_else(|| "another kind".to_string(), |t| t.to_string());
-            EvalError::Invalid(format!("the result is {found}, the plan expects {} = {dims:?}", out.ty))
+        let (count, before) = (slots.count(), slots.capacity());
+        let states: Vec<&TensorType> = shared.program.entry.states.iter().filter_map(|p| p.ty.as_tensor()).collect();
+        let size = |ty: &TensorType, axis: usize| ty.dims().and_then(|d| d[axis].as_const()).unwrap_or(0) as usize;
+        let dims = |ty: &TensorType, rows: usize| [count, size(ty, 1), rows, size(ty, 3)];
+        let bytes = |ty: &TensorType| ty.dtype.bytes(dims(ty, capacity).iter().product());
+        let sizes: Vec<usize> = states.iter().map(|ty| bytes(ty)).collect();
+        let symbols = [(&model.slots_symbol, count), (&model.capacity_symbol, capacity)];
+        let given = symbols.map(|(s, n)| (s.clone(), n as i64)).to_vec();
+        frame.replace_states(given, &sizes, |i, old, new| {
+            let none = Span { address: 0, len: 0 };
+            let spans = Spans { ins: vec![old], outs: vec![new], scratch: none, report: 0 };
+            let (ty, rows) = (states[i], before.min(capacity));
+            let calls = copies_of_rows(ty.dtype, rows, &dims(ty, before), &dims(ty, capacity))?;
+            bind_calls(&calls, &spans, shared.modules())
         })?;
-        let working = self.memory.as_mut().expect("it was laid out");
-        let start = working.offset(&out.loc, &self.binding)?;
-        let range = start..start + t.bytes().len();
-        match &out.loc.place {
-            Place::Output(i) => working.output(*i as usize, range).copy_from_slice(t.bytes()),
-            _ => working.host.bytes_mut(range).copy_from_slice(t.bytes()),
-        }
+        slots.grown(capacity);
         Ok(())
     }
 
-    fn run_steps(&mut self, inputs: &[Datum]) -> Result<(), RunError> {
-        self.shared.device().make_current().map_err(|e| RunError::Memory(e.to_string()))?;
-        self.results.clear();
-        self.slots.clear();
-        self.slots.resize(self.shared.program.entry.slots as usize, None);
-        let shared = self.shared.clone();
-        let program = &shared.program;
-        let changed = self.binding.bind(&program.binders, inputs) || self.fresh;
-        self.fresh = true;
-        self.binding.check(&program.entry.inputs, &program.constraints, inputs)?;
-        if changed {
-            self.lay_out()?;
+    fn advance(&mut self, slots: &mut Slots, batch: &Batch) -> Result<(), StepError> {
+        let capacity = slots.admit(batch)?;
+        if capacity != slots.capacity() {
+            self.grow(slots, capacity)?;
         }
-        self.reserve_outputs()?;
-        for at in 0..program.steps.len() {
-            let started = self.times.is_some().then(Instant::now);
-            self.step(at, inputs)?;
-            if let (Some(started), Some(times)) = (started, &mut self.times) {
-                // Every step is waited for while times are taken: a queue says only when all of it is done.
-                let working = self.memory.as_ref().expect("it was laid out");
-                working.queue.synchronise().map_err(|e| device_error(&"the profile".into(), e))?;
-                times[at].0 += 1;
-                times[at].1 += started.elapsed();
-            }
-        }
-        self.finish(inputs)?;
-        self.fresh = false;
+        let inputs = self.inputs.fill(batch, slots.lengths())?;
+        self.stepping.as_mut().ok_or(StepError::NoStep)?.run(inputs)?;
+        slots.advance(batch);
         Ok(())
     }
-
-    fn reserve_outputs(&mut self) -> Result<(), RunError> {
-        let shared = self.shared.clone();
-        let binding = &self.binding;
-        let working = self.memory.as_mut().expect("it was laid out");
-        for (i, port) in shared.program.entry.outputs.iter().enumerate() {
-            if matches!(port.value.place, Place::Output(_)) {
-                let dims = binding.dims(&port.ty).map_err(|e| RunError::Memory(e.to_string()))?;
-                let len = bytes(&port.ty, &dims);
-                let memory = &mut working.outputs[i];
-                let reusable = Arc::get_mut(memory).is_some() && memory.bytes().len() >= len;
-                if !reusable {
-                    *memory = Arc::new(Aligned::zeroed(len));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for the device, fails if a kernel met an index out of range, and gathers the outputs.
-    fn finish(&mut self, inputs: &[Datum]) -> Result<(), RunError> {
-        let shared = self.shared.clone();
-        let working = self.memory.as_ref().expect("it was laid out");
-        let end: Arc<str> = "the end of the run".into();
-        working.queue.synchronise().map_err(|e| device_error(&end, e))?;
-        if working.reports.len() > 0 {
-            let mut found = vec![0; working.reports.len()];
-            working.reports.read(0, &mut found, &working.queue).map_err(|e| device_error(&end, e))?;
-            if let Some(error) = reported(&shared.program.steps, &working.report_of, &found) {
-                working.reports.fill(0, &working.queue).map_err(|e| device_error(&end, e))?;
-                return Err(error);
-            }
-        }
-        for (i, port) in shared.program.entry.outputs.iter().enumerate() {
-            let failed = |e: EvalError| RunError::Memory(format!("output {i}: {e}"));
-            let operand = Operand { loc: port.value.clone(), ty: port.ty.clone() };
-            let datum = match (&port.value.place, port.ty.as_tensor()) {
-                (Place::Output(_), Some(ty)) => {
-                    let dims = self.binding.dims(&port.ty).map_err(failed)?;
-                    let memory = self.memory.as_ref().expect("it was laid out").outputs[i].clone();
-                    let tensor = Tensor::from_memory(ty.dtype, &dims, memory, 0, bytes(&port.ty, &dims));
-                    tensor.map_err(|e| failed(e.into()))?.into()
-                }
-                _ => self.datum(&operand, inputs).map_err(failed)?,
-            };
-            self.results.push(datum);
-        }
-        Ok(())
-    }
-}
-
-/// The error of the first report that is set.
-fn reported(steps: &[Instr], report_of: &[Option<usize>], found: &[u8]) -> Option<RunError> {
-    for (step, report) in steps.iter().zip(report_of) {
-        let (Instr::Kernel(k), Some(i)) = (step, report) else { continue };
-        let report = &found[i * REPORT..(i + 1) * REPORT];
-        if report[..4] != [0; 4] {
-            let index = i64::from_le_bytes(report[8..].try_into().expect("eight bytes"));
-            return Some(node_error(&k.about, EvalError::Invalid(format!("the index {index} is out of range"))));
-        }
-    }
-    None
-}
-
-fn tensor(ty: &ValueType, dims: &[usize], bytes: &[u8]) -> Result<Datum, EvalError> {
-    let ty = ty.as_tensor().ok_or_else(|| EvalError::Invalid(format!("{ty} has no memory")))?;
-    Ok(Tensor::from_bytes(ty.dtype, dims, bytes)?.into())
-}
-
-fn node_error(about: &StepKernel, source: EvalError) -> RunError {
-    RunError::Node { node: about.node.clone(), op: about.op, origin: about.origin.clone(), source }
-}
-
-fn device_error(node: &Arc<str>, e: DeviceError) -> RunError {
-    RunError::Device { node: node.clone(), reason: e.to_string() }
 }
 
 impl Session for HipSession {
@@ -334,42 +83,49 @@ impl Session for HipSession {
     }
 
     fn run(&mut self, inputs: &[Datum]) -> Result<&[Datum], RunError> {
-        let done = self.run_steps(inputs);
-        if done.is_err()
-            && let Some(working) = &self.memory
-        {
-            // Nothing of a failed run may still be going on when the caller takes its inputs back.
-            let _ = working.queue.synchronise();
-        }
-        done.map(|()| &self.results[..])
+        self.main.run(inputs)
+    }
+
+    fn open_slots(&mut self, options: SlotOptions) -> Result<(), StepError> {
+        let (_, model) = self.step.as_ref().ok_or(StepError::NoStep)?;
+        let mut slots = Slots::new(model, options)?;
+        // The memory of those that there were goes first.
+        self.slots = None;
+        self.stepping.iter_mut().for_each(Frame::forget_states);
+        let capacity = slots.capacity();
+        self.grow(&mut slots, capacity)?;
+        self.slots = Some(slots);
+        Ok(())
+    }
+
+    fn slots(&self) -> Option<&Slots> {
+        self.slots.as_ref()
+    }
+
+    fn step(&mut self, batch: &Batch) -> Result<&Datum, StepError> {
+        let mut slots = self.slots.take().ok_or(StepError::NotOpen)?;
+        let done = self.advance(&mut slots, batch);
+        self.slots = Some(slots);
+        done?;
+        let result = self.stepping.as_ref().and_then(|frame| frame.results().first());
+        result.ok_or_else(|| RunError::Memory("the entry has no result".into()).into())
+    }
+
+    fn truncate(&mut self, slot: u32, len: usize) -> Result<(), StepError> {
+        self.slots.as_mut().ok_or(StepError::NotOpen)?.truncate(slot, len)
     }
 
     fn set_profiling(&mut self, on: bool) {
-        self.times = on.then(|| vec![(0, Duration::ZERO); self.shared.program.steps.len()]);
+        self.main.set_profiling(on);
+        self.stepping.iter_mut().for_each(|frame| frame.set_profiling(on));
     }
 
     fn profile(&self) -> Vec<StepTime> {
-        let Some(times) = &self.times else { return vec![] };
-        let mut found = vec![];
-        for (step, (calls, time)) in self.shared.program.steps.iter().zip(times) {
-            let about = match step {
-                Instr::Kernel(k) => k.about.clone(),
-                Instr::Host(h) => h.about.clone(),
-                Instr::Copy { to_device, value, .. } => StepKernel {
-                    node: value.clone(),
-                    origin: Default::default(),
-                    op: "copy",
-                    kernel: if *to_device { "to device" } else { "to host" },
-                },
-                Instr::HostWaits | Instr::Nothing => continue,
-            };
-            found.push(StepTime { step: about, calls: *calls, time: *time });
-        }
-        found
+        let step = self.stepping.iter().filter(|_| self.slots.is_some());
+        std::iter::once(&self.main).chain(step).flat_map(Frame::profile).collect()
     }
 
     fn memory_bytes(&self) -> usize {
-        let Some(working) = &self.memory else { return 0 };
-        working.host.len() + working.device.len() + working.outputs.iter().map(|o| o.bytes().len()).sum::<usize>()
+        self.main.memory_bytes() + self.stepping.as_ref().map_or(0, Frame::memory_bytes)
     }
 }

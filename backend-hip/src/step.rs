@@ -40,9 +40,12 @@ pub(crate) fn bind(
     spans: &Spans,
     modules: &Modules,
 ) -> Result<Vec<BoundCall>, String> {
-    let calls = step.lowering.calls(sizes)?;
-    let bound = calls.iter().filter(|c| !c.grid().contains(&0)).map(|call| bind_call(call, spans, modules));
-    bound.collect()
+    bind_calls(&step.lowering.calls(sizes)?, spans, modules)
+}
+
+/// Binds calls; those without blocks are left out.
+pub(crate) fn bind_calls(calls: &[Call<Memory>], spans: &Spans, modules: &Modules) -> Result<Vec<BoundCall>, String> {
+    calls.iter().filter(|c| !c.grid().contains(&0)).map(|call| bind_call(call, spans, modules)).collect()
 }
 
 /// Whether calls of this lowering may report.

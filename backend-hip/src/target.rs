@@ -2,7 +2,7 @@
 
 use crate::lower::{Chosen, Types, choose, transposed};
 use ir::graph::Kind;
-use ir::{Graph, NodeId, Op, TensorType, Value, Verified};
+use ir::{CoreOp, Graph, NodeId, Op, TensorType, Value, Verified};
 use plan::{LaunchOptions, Layout, LowerError, Memory, PlanBuilder, Stream, Target};
 
 /// Kernels and copies of the device happen in this order.
@@ -30,6 +30,10 @@ impl Target for Planner {
 
     fn copies_on(&self) -> Stream {
         COMPUTE
+    }
+
+    fn states_in(&self) -> Memory {
+        Memory::DEVICE
     }
 
     fn places_syncs(&self) -> bool {
@@ -89,6 +93,10 @@ pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op, layouts: &[Layout])
     let ins: Vec<Option<&TensorType>> = operands.iter().map(|v| graph.tensor_ty(*v)).collect();
     let outs: Option<Vec<&TensorType>> = results.iter().map(|v| graph.tensor_ty(*v)).collect();
     let outs = outs.ok_or("its results are not tensors")?;
+    let states = || operands.iter().skip(3).step_by(2).all(|v| graph.is_state(v.node));
+    if matches!(op, Op::CoreOp(CoreOp::KvWrite(_))) && !states() {
+        return Err("its caches are no states, which are written in place");
+    }
     let chosen = choose(op, &Types { ins: &ins, outs: &outs, layouts })?;
     match chosen.numbers().iter().any(ir::Dim::is_late) {
         true => Err("its sizes are not known before it runs"),

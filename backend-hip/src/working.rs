@@ -24,6 +24,8 @@ pub(crate) struct Working {
     pub(crate) device: DeviceMemory,
     pub(crate) device_offsets: Offsets,
     pub(crate) outputs: Vec<Arc<Aligned>>,
+    /// Memory of each state; a session's stepper gives it.
+    pub(crate) states: Vec<DeviceMemory>,
     /// One report per kernel step that may have one.
     pub(crate) reports: DeviceMemory,
     pub(crate) report_of: Vec<Option<usize>>,
@@ -49,6 +51,7 @@ impl Working {
             device: DeviceMemory::new(device, 0)?,
             device_offsets: Offsets::default(),
             outputs: program.entry.outputs.iter().map(|_| Arc::new(Aligned::zeroed(0))).collect(),
+            states: vec![],
             reports,
             report_of,
         })
@@ -104,10 +107,13 @@ impl Working {
             let len = bytes(&o.ty, dims) as i64;
             let address = match &o.loc.place {
                 Place::Weight(key) => {
-                    let start = shared.on_device.address(key).ok_or("a constant is not on the device")?;
+                    let start = shared.address(key).ok_or("a constant is not on the device")?;
                     start + binding.size(&o.loc.offset).map_err(text)? as u64
                 }
                 Place::Buffer(_) => self.device.address() + self.offset(&o.loc, binding).map_err(text)? as u64,
+                Place::State(i) => {
+                    self.states[*i as usize].address() + binding.size(&o.loc.offset).map_err(text)? as u64
+                }
                 Place::None => 0,
                 _ => return Err("a kernel's value is not on the device".into()),
             };

@@ -39,6 +39,11 @@ pub trait Target {
         Stream::HOST
     }
 
+    /// The memory in which states lie.
+    fn states_in(&self) -> Memory {
+        Memory::HOST
+    }
+
     /// Whether the target says itself where streams wait ([`PlanBuilder::sync`]). Otherwise the planner finds the places,
     /// and no more than are needed.
     fn places_syncs(&self) -> bool {
@@ -92,7 +97,7 @@ fn build_entry(
     weights: &mut WeightTable,
 ) -> Result<Entry, PlanError> {
     let graph = verified.graph();
-    let mut builder = PlanBuilder::new(name, graph, weights, target.copies_on());
+    let mut builder = PlanBuilder::new(name, graph, weights, target);
     let mut bodies = BTreeMap::new();
     let mut symbols: Option<BTreeSet<Arc<str>>> = None;
     for id in graph.order() {
@@ -144,6 +149,7 @@ pub struct PlanBuilder<'a> {
     /// Where else values lie, by memory.
     copies: HashMap<(Value, Memory), Loc>,
     copies_on: Stream,
+    states_in: Memory,
     /// Values that are written to an output or state of the entry, being all of it.
     claims: HashMap<Value, Place>,
     steps: Vec<Step>,
@@ -157,7 +163,7 @@ pub struct PlanBuilder<'a> {
 }
 
 impl<'a> PlanBuilder<'a> {
-    fn new(name: &'a str, graph: &'a Graph, weights: &'a mut WeightTable, copies_on: Stream) -> PlanBuilder<'a> {
+    fn new(name: &'a str, graph: &'a Graph, weights: &'a mut WeightTable, target: &dyn Target) -> PlanBuilder<'a> {
         let sizes = Sizes::new(graph);
         let mut builder = PlanBuilder {
             name,
@@ -167,7 +173,8 @@ impl<'a> PlanBuilder<'a> {
             weights,
             locs: HashMap::new(),
             copies: HashMap::new(),
-            copies_on,
+            copies_on: target.copies_on(),
+            states_in: target.states_in(),
             steps: vec![],
             lives: vec![],
             memories: vec![],
@@ -323,7 +330,7 @@ impl<'a> PlanBuilder<'a> {
             return Place::Slot(SlotId(self.slots.len() as u32 - 1));
         };
         match self.claims.get(&v) {
-            Some(place) if memory == Memory::HOST => place.clone(),
+            Some(place) if self.memory_at(&place.clone().into()) == Some(memory) => place.clone(),
             _ => Place::Buffer(self.buffer(bytes, memory)),
         }
     }

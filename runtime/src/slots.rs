@@ -6,6 +6,8 @@
 //! admitted, and how large the caches must be for them.
 
 use crate::backend::RunError;
+use ir::tensor::{Aligned, Memory};
+use ir::{DType, Datum, Tensor};
 use plan::{Entry, Plan};
 use std::sync::Arc;
 
@@ -278,6 +280,54 @@ impl Slots {
         let known = known.ok_or_else(|| StepError::Batch(format!("there is no slot {slot}, only {count}")))?;
         *known = len.min(*known);
         Ok(())
+    }
+}
+
+/// Inputs of the entry: ids, slots, lengths, counts. Memory of a batch of the same shape is used again.
+pub struct StepInputs {
+    memory: [Arc<Aligned>; 4],
+    inputs: Vec<Datum>,
+}
+
+impl Default for StepInputs {
+    fn default() -> StepInputs {
+        StepInputs { memory: std::array::from_fn(|_| Arc::new(Aligned::zeroed(0))), inputs: vec![] }
+    }
+}
+
+impl StepInputs {
+    /// Writes the inputs for a batch over sequences of these lengths; ids beyond a sequence's own are 0.
+    pub fn fill(&mut self, batch: &Batch, lengths: &[usize]) -> Result<&[Datum], StepError> {
+        self.inputs.clear();
+        let (b, s) = (batch.parts.len(), batch.steps());
+        for (which, memory) in self.memory.iter_mut().enumerate() {
+            let elements = if which == 0 { b * s } else { b };
+            let fits = Arc::get_mut(memory).is_some_and(|m| m.bytes().len() == 4 * elements);
+            if !fits {
+                *memory = Arc::new(Aligned::zeroed(4 * elements));
+            }
+            let bytes = Arc::get_mut(memory).expect("it was just made, or is nobody else's").bytes_mut();
+            let (to, _) = bytes.as_chunks_mut::<4>();
+            let mut tokens = &batch.tokens[..];
+            for (i, part) in batch.parts.iter().enumerate() {
+                match which {
+                    0 => {
+                        let (own, rest) = tokens.split_at(part.count as usize);
+                        let row = &mut to[i * s..(i + 1) * s];
+                        row.fill([0; 4]);
+                        row.iter_mut().zip(own).for_each(|(to, token)| *to = token.to_ne_bytes());
+                        tokens = rest;
+                    }
+                    1 => to[i] = part.slot.to_ne_bytes(),
+                    2 => to[i] = (lengths[part.slot as usize] as i32).to_ne_bytes(),
+                    _ => to[i] = part.count.to_ne_bytes(),
+                }
+            }
+            let dims: &[usize] = if which == 0 { &[b, s] } else { &[b] };
+            let tensor = Tensor::from_memory(DType::I32, dims, memory.clone(), 0, 4 * elements);
+            self.inputs.push(tensor.map_err(|e| RunError::Memory(e.to_string()))?.into());
+        }
+        Ok(&self.inputs)
     }
 }
 

@@ -31,6 +31,19 @@ fn hip_attention_agrees_for_every_width_of_heads() {
 }
 
 #[test]
+fn hip_attention_over_caches_agrees_for_long_and_short_sequences() {
+    on_device(
+        "hip_attention_over_caches_agrees_for_long_and_short_sequences",
+        &[
+            "graph @g(%q: f16[3, 8, 1, 64], %k: f16[4, 2, 700, 64], %v: f16[4, 2, 700, 48]) { %s = const [2, 0, 3] : i32[3] %l = const [699, 0, 40] : i32[3] %n = const [1, 1, 1] : i32[3] %y = cached_attention(%q, %k, %v, %s, %l, %n) return %y }",
+            "graph @g(%q: bf16[2, 37, 480], %k: bf16[2, 2, 300, 80], %v: bf16[2, 2, 300, 80], %b: bf16[6]) { %s = const [1, 0] : i32[2] %l = const [200, 3] : i32[2] %n = const [37, 20] : i32[2] %y = cached_attention(%q, %k, %v, %s, %l, %n, %b) {heads = 6, left = 70, softcap = 5.0} return %y }",
+            "graph @g(%q: f32[1, 5, 3, 200], %k: f32[2, 1, 40, 200], %v: f32[2, 1, 40, 200]) { %s = const [1] : i32[1] %l = const [30] : i32[1] %n = const [2] : i32[1] %y = cached_attention(%q, %k, %v, %s, %l, %n) {smooth = true, scale = 0.1} return %y }",
+            "graph @g(%q: f32[1, 2, 1, 7], %k: f32[2, 2, 9, 7], %v: f32[2, 2, 9, 3]) { %s = const [0] : i32[1] %l = const [0] : i32[1] %n = const [1] : i32[1] %y = cached_attention(%q, %k, %v, %s, %l, %n) return %y }",
+        ],
+    );
+}
+
+#[test]
 fn hip_rope_agrees_for_tables_of_every_form() {
     on_device(
         "hip_rope_agrees_for_tables_of_every_form",

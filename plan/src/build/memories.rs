@@ -45,7 +45,8 @@ impl PlanBuilder<'_> {
     pub(super) fn memory_at(&self, loc: &Loc) -> Option<Memory> {
         match &loc.place {
             Place::Buffer(id) => Some(self.memories[id.0 as usize]),
-            Place::Input(_) | Place::Output(_) | Place::State(_) | Place::Slot(_) => Some(Memory::HOST),
+            Place::State(_) => Some(self.states_in),
+            Place::Input(_) | Place::Output(_) | Place::Slot(_) => Some(Memory::HOST),
             Place::Weight(_) | Place::None => None,
         }
     }
