@@ -415,13 +415,15 @@ impl<'a> PlanBuilder<'a> {
             return Port { name, ty, value: from };
         }
         let to = Loc::from(place);
-        // It was written there, and brought elsewhere for a reader.
-        if self.copies.get(&(out.value, Memory::HOST)) == Some(&to) {
+        let (here, there) = (self.memory_at(&from), self.memory_at(&to));
+        // It was written there, and perhaps brought elsewhere for a reader.
+        let written = there.and_then(|there| self.copies.get(&(out.value, there)));
+        if from == to || written == Some(&to) {
             return Port { name, ty, value: to };
         }
-        if self.memory_at(&from).is_some_and(|memory| memory != Memory::HOST) {
+        if here.is_some_and(|here| Some(here) != there) {
             self.copy_step(out.value, from, to.clone());
-        } else if from != to {
+        } else {
             self.read(&from);
             self.steps.push(Step::Launch(Launch {
                 stream: Stream::HOST,
