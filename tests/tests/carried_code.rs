@@ -1,11 +1,14 @@
 //! A plan for a GPU carries its kernels' code objects: those that it needs, for every architecture that was asked for.
 
-use backend_hip::{Compiler, kernel_files};
-use fastinference::plan::{CodeObject, StoreError, load};
+use backend_cpu::Cpu;
+use backend_hip::{CodeEvent, CodeStore, CodeWatch, Compiler, Device, Hip, Platform, kernel_files};
+use fastinference::plan::{CodeObject, Hash, StoreError, load};
 use fastinference::{CompileOptions, DeviceOptions, Model, RandomInputs, compile};
 use fastinference_tests::models::samples;
+use runtime::Backend;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 /// A small model compiled for two architectures, or `None`, with a note, where no compiler is here.
 fn plan(test: &str, folder: &Path, cache: Option<&Path>) -> Option<PathBuf> {
@@ -84,4 +87,31 @@ fn hip_plans_are_made_without_a_place_for_code() {
     let folder = tempfile::tempdir().unwrap();
     let Some(at) = plan("hip_plans_are_made_without_a_place_for_code", folder.path(), None) else { return };
     assert!(load(&at).unwrap().code.is_empty() && !at.join("kernels").exists());
+}
+
+/// What a plan says is code for this processor would run with all that this process may do.
+#[test]
+fn hip_code_of_a_plan_never_runs_on_this_processor() {
+    if let Err(e) = Compiler::find(Platform::Simulator) {
+        return println!("hip_code_of_a_plan_never_runs_on_this_processor is skipped: {e}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("linear.so");
+    fs::write(&path, b"not to be loaded").unwrap();
+    let source = kernels::source("linear", kernels::Source::Simulator).unwrap();
+    let object = CodeObject::of_file(path, "sim", "linear", Hash::of(source.as_bytes()), "somebody").unwrap();
+    let notes: Arc<Mutex<Vec<CodeEvent>>> = Arc::default();
+    let heard = notes.clone();
+    let watch = CodeWatch::new(move |event| heard.lock().unwrap().push(event));
+    let device = Device::open(Platform::Simulator, 0).unwrap();
+    let store = CodeStore::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels"));
+    let hip = Hip::watched(device, store, Arc::new(Cpu), watch);
+    hip.carry(vec![object]);
+    let text = "graph @g(%x: f32[N, 8], %w: f32[4, 8]) { %y = linear(%x, %w) return %y }";
+    let g = ir::text::parse(text).unwrap();
+    let plan = plan::check(plan::build(ir::verify(&g).unwrap(), &hip, "").unwrap()).unwrap();
+    let weights = plan::Weights::from_source(&plan, &plan::GraphWeights::new(&plan)).unwrap();
+    hip.load(Arc::new(plan), weights).map(|_| ()).unwrap();
+    let noted = |e: &CodeEvent| matches!(e, CodeEvent::Note(why) if why.contains("only what is compiled here"));
+    assert!(notes.lock().unwrap().iter().any(noted), "{notes:?}");
 }
