@@ -1,17 +1,20 @@
-"""Mixture-of-experts models for benchmarks, and the benchmark of one layer.
+"""Mixture-of-experts models for benchmarks, and their benchmarks.
 
     python3 benches/moe.py layer OUT            one layer (H 1024, E 32, k 4, I 704): loop over experts, gathered weights, contrib MoE
     python3 benches/moe.py lm OUT               a mini Qwen-MoE language model with external data (hidden 1024, 8 layers, 32 experts)
     python3 benches/moe.py deep OUT             128 experts in 48 layers as loops of about 30 nodes an expert (H 64, I 32)
     python3 benches/moe.py bench OUT [--fastinference BIN] [--tokens 1,8,32,128,512]
+    python3 benches/moe.py lm-bench OUT [--fastinference BIN] [--batch 1,8,32]     one token after 128, on the file that `lm` wrote
 
-Needs numpy and onnx; `bench` also onnxruntime, and openvino where it is installed. Weights are random with a fixed seed.
+"Unfused" is the same binary's plan when compilation stops before `fuse-moe-gemm`; later passes are missing from it too.
+Needs numpy and onnx; the benchmarks also onnxruntime, and openvino where it is installed. Weights are random with a fixed seed.
 """
 
 import argparse
 import os
 import re
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -229,12 +232,29 @@ def lm(out, form="loop", hidden=1024, layers=8, experts=32, k=4, inner=704, shar
     b.save(path, contrib=form == "contrib")
 
 
-def ours(binary, plan, tokens, repeat, threads):
-    command = [binary, "run", plan, "--dim", f"T={tokens}", "--repeat", str(repeat), "--warmup", "2", "--threads", str(threads)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def compile_plan(binary, model, plan, fused, *flags):
+    command = [binary, "compile", model, "-o", plan, "--force", *flags]
+    subprocess.run(command + ([] if fused else ["--stop-after", "fuse-attention"]), check=True, capture_output=True)
+
+
+def ours(binary, plan, repeat, threads, options):
+    """The least time of some runs in ms, working memory as text, and the most bytes that the process had."""
+    command = [binary, "run", plan, "--repeat", str(repeat), "--warmup", "2", "--threads", str(threads), *options]
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(write, 1)
+        os.close(read)
+        os.execv(binary, command)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        text = stream.read()
+    _, status, usage = os.wait4(child, 0)
+    if status:
+        raise RuntimeError(f"{' '.join(command)}: status {status}\n{text}")
     number, unit = re.search(r"min ([0-9.]+) (ns|us|ms|s),", text).groups()
     memory = re.search(r"working memory ([0-9.]+ \w+)", text)
-    return float(number) * {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}[unit], memory.group(1) if memory else ""
+    return float(number) * {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}[unit], memory.group(1) if memory else "", usage.ru_maxrss
 
 
 def onnxruntime_runner(path, threads):
@@ -270,13 +290,13 @@ def bench(options):
     layer(options.out)
     path = lambda form: os.path.join(options.out, f"moe_{form}.onnx")
     contenders = {}
-    for label, binary in [("fused", options.fastinference), ("unfused", options.unfused)]:
-        for form in FORMS if binary else []:
+    for label in ["fused", "unfused"]:
+        for form in FORMS:
             if label == "unfused" and form == "contrib":
                 continue  # the reference evaluation
             plan = os.path.join(options.out, f"{label}_{form}.plan")
-            subprocess.run([binary, "compile", path(form), "-o", plan, "--force"], check=True, capture_output=True)
-            contenders[f"{label} {form}"] = ("ours", binary, plan)
+            compile_plan(options.fastinference, path(form), plan, label == "fused")
+            contenders[f"{label} {form}"] = ("ours", options.fastinference, plan)
     for form in FORMS:
         contenders[f"onnxruntime {form}"] = ("peer", onnxruntime_runner(path(form), options.threads))
     try:
@@ -294,7 +314,7 @@ def bench(options):
                 if "gathered" in name and "fused gathered" != name and t > options.most_gathered:
                     continue
                 if kind == "ours":
-                    took, memory[name, t] = ours(*how, t, repeat, options.threads)
+                    took, memory[name, t], _ = ours(*how, repeat, options.threads, ["--dim", f"T={t}"])
                 else:
                     took = timed(how[0], x, repeat)
                 best[name][t] = min(took, best[name].get(t, float("inf")))
@@ -304,15 +324,74 @@ def bench(options):
     print("working memory, fused loop: " + ", ".join(f"T = {t}: {memory['fused loop', t]}" for t in tokens))
 
 
+def lm_inputs(batch, past=128, layers=8, heads=16, dim=64, vocabulary=32000):
+    rng = np.random.default_rng(batch)
+    yield "input_ids", rng.integers(0, vocabulary, (batch, 1))
+    yield "mask", np.zeros((batch, 1, 1, past + 1), np.float32)
+    for i in range(layers):
+        for part in ("key", "value"):
+            yield f"past.{i}.{part}", rng.standard_normal((batch, heads, past, dim), dtype=np.float32)
+
+
+def lm_peer(options):
+    """Prints onnxruntime's least time, and the most memory that the process had, in KiB."""
+    import resource
+
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    inputs = dict(lm_inputs(int(options.batch)))
+    path = os.path.join(options.out, f"qwen_moe_mini_{options.form}.onnx")
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    session.run(None, inputs)
+    took = []
+    for _ in range(options.repeat):
+        start = time.perf_counter()
+        session.run(None, inputs)
+        took.append(time.perf_counter() - start)
+    print(min(took) * 1e3, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def lm_bench(options):
+    """One token after 128 through `main`, every contender in a process of its own, in turns; the least time of all rounds."""
+    model = os.path.join(options.out, f"qwen_moe_mini_{options.form}.onnx")
+    best = {}
+    plans = {label: os.path.join(options.out, f"lm_{label}_{options.form}.plan") for label in ("fused", "unfused")}
+    for label, plan in plans.items():
+        compile_plan(options.fastinference, model, plan, label == "fused", "--link-weights")
+    batches = [int(b) for b in options.batch.split(",")]
+    for b in batches:
+        np.savez(os.path.join(options.out, f"lm_inputs_{b}.npz"), **dict(lm_inputs(b)))
+
+    def keep(label, batch, took, *memory):
+        best[label, batch] = min(best.get((label, batch), (float("inf"),)), (took, *memory))
+
+    for _ in range(options.rounds):
+        for b in batches:
+            given = ["--input", os.path.join(options.out, f"lm_inputs_{b}.npz")]
+            for label, plan in plans.items():
+                took, working, peak = ours(options.fastinference, plan, options.repeat, options.threads, given)
+                keep(label, b, took, working, peak)
+            command = [sys.executable, __file__, "lm-peer", options.out, "--form", options.form, "--batch", str(b),
+                       "--threads", str(options.threads), "--repeat", str(options.repeat)]
+            took, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            keep("onnxruntime", b, float(took), "", int(peak))
+    print("| | batch | least, ms | working memory | peak of the process, MB |\n| --- | ---: | ---: | ---: | ---: |")
+    for (label, b), (took, working, peak) in best.items():
+        print(f"| {label} | {b} | {took:.2f} | {working} | {peak * 1024 / 1e6:.0f} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["layer", "lm", "deep", "bench"])
+    parser.add_argument("what", choices=["layer", "lm", "deep", "bench", "lm-bench", "lm-peer"])
     parser.add_argument("out")
     parser.add_argument("--form", choices=list(FORMS), default="loop")
     parser.add_argument("--fastinference", default="target/release/fastinference")
-    parser.add_argument("--unfused", help="a build without the pass, to compare with")
     parser.add_argument("--tokens", default="1,8,32,128,512")
+    parser.add_argument("--batch", default="1,8,32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeat", type=int, default=6, help="timed runs of a process of `lm-bench`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--most-gathered", type=int, default=32, help="tokens up to which gathered weights are tried unfused")
     options = parser.parse_args()
@@ -323,6 +402,10 @@ def main():
         lm(options.out, options.form)
     elif options.what == "deep":
         deep(options.out)
+    elif options.what == "lm-bench":
+        lm_bench(options)
+    elif options.what == "lm-peer":
+        lm_peer(options)
     else:
         bench(options)
 
