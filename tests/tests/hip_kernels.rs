@@ -44,6 +44,18 @@ fn hip_attention_over_caches_agrees_for_long_and_short_sequences() {
 }
 
 #[test]
+fn hip_norms_agree_for_rows_of_every_length() {
+    on_device(
+        "hip_norms_agree_for_rows_of_every_length",
+        &[
+            "graph @g(%x: f16[N, 2056], %s: f16[2056]) { %y = rms_norm(%x, %s) {axis = -1, eps = 1e-6} return %y }",
+            "graph @g(%x: f32[N, 8192]) { %y = rms_norm(%x) {axis = -1, eps = 1e-6} return %y }",
+            "graph @g(%x: bf16[N, 8200], %s: bf16[8200]) { %y = rms_norm(%x, %s) {axis = -1, eps = 1e-6} return %y }",
+        ],
+    );
+}
+
+#[test]
 fn hip_rope_agrees_for_tables_of_every_form() {
     on_device(
         "hip_rope_agrees_for_tables_of_every_form",

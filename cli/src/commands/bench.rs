@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Measures a language model: tokens per second of prompts and of generation.
 ///
-/// Prompts and tokens are arbitrary: time does not depend on them, but for the experts of a mixture. Every sequence gets a prompt
-/// of the same length and then one token per step; the median step counts.
+/// Prompts and tokens are drawn at random, for every sequence others: time does not depend on them, but for the experts of a
+/// mixture. Every sequence gets a prompt of the same length and then one token per step; the median step counts.
 #[derive(Args)]
 pub struct Flags {
     /// A plan, or a folder with model.onnx
@@ -92,6 +92,14 @@ fn vocabulary(model: &Model, step: &StepModel) -> usize {
     ty.and_then(|t| t.dims()?.last()?.as_const()).map_or(2, |n| n as usize)
 }
 
+/// A number that looks drawn at random (the finaliser of splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
+fn mixed(n: usize) -> u64 {
+    let mut z = (n as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 fn measure(
     session: &mut dyn Session,
     flags: &Flags,
@@ -102,20 +110,23 @@ fn measure(
     let failed = |e: fastinference::StepError| Failure::work(e.to_string());
     let options = SlotOptions { slots: batch, max_len: flags.prompt + flags.steps + 2, max_bytes: u64::MAX };
     session.open_slots(options).map_err(failed)?;
-    let token = |i: usize| (i * 7919 % vocabulary) as u32;
-    let prompt: Vec<u32> = (0..flags.prompt.max(1)).map(token).collect();
+    let prompt_len = flags.prompt.max(1);
+    let token = |slot: usize, i: usize| (mixed(slot << 32 | i) % vocabulary as u64) as u32;
+    let prompts: Vec<Vec<u32>> = (0..batch).map(|slot| (0..prompt_len).map(|i| token(slot, i)).collect()).collect();
     let mut step = Batch::default();
     let mut prefill = Duration::ZERO;
     // Once to touch all memory, once to measure.
     for round in 0..2 {
         (0..batch as u32).try_for_each(|slot| session.truncate(slot, 0)).map_err(failed)?;
         let started = Instant::now();
-        let rows = prompt.len().min(flags.chunk.max(1));
+        let rows = prompt_len.min(flags.chunk.max(1));
         let together = (flags.chunk / rows).max(1);
         for first in (0..batch).step_by(together) {
-            for chunk in prompt.chunks(rows) {
+            for from in (0..prompt_len).step_by(rows) {
                 step.clear();
-                (first..batch.min(first + together)).for_each(|slot| step.push(slot as u32, chunk));
+                let chunk = from..prompt_len.min(from + rows);
+                let slots = first..batch.min(first + together);
+                slots.for_each(|slot| step.push(slot as u32, &prompts[slot][chunk.clone()]));
                 session.step(&step).map_err(failed)?;
             }
         }
@@ -127,7 +138,7 @@ fn measure(
     let mut times = vec![];
     for i in 0..flags.steps.max(1) + 1 {
         step.clear();
-        (0..batch).for_each(|slot| step.push(slot as u32, &[token(i + slot)]));
+        (0..batch).for_each(|slot| step.push(slot as u32, &[token(slot, prompt_len + i)]));
         let started = Instant::now();
         session.step(&step).map_err(failed)?;
         times.push(started.elapsed());
@@ -139,7 +150,7 @@ fn measure(
     let capacity = session.slots().map_or(0, |s| s.capacity()) as u64;
     Ok(Measured {
         batch,
-        prefill_tokens_per_s: units::rate(batch * prompt.len(), prefill),
+        prefill_tokens_per_s: units::rate(batch * prompt_len, prefill),
         decode_ms: units::milliseconds(median),
         decode_tokens_per_s: units::rate(batch, median),
         cache_bytes: batch as u64 * capacity * row_bytes,
