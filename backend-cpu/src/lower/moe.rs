@@ -118,9 +118,9 @@ impl Kernel for GemmKernel {
     }
 
     fn scratch_words(&self, pool: &Pool, dims: &CallDims<'_>) -> usize {
-        let (Some(x), Some(pairs)) = (dims.ins[0], dims.ins[1]) else { return 0 };
-        let k = x.last().copied().unwrap_or(0);
-        gemm::experts_scratch(pool, pairs[0], dims.outs[0][1], k).div_ceil(2)
+        let Some([lead @ .., k]) = dims.ins[0] else { return 0 };
+        let y = dims.outs[0];
+        gemm::experts_scratch(pool, lead.iter().product(), y[0], y[1], *k).div_ceil(2)
     }
 
     fn run(&self, call: &mut Call<'_, '_>) -> Result<(), EvalError> {

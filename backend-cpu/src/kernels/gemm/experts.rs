@@ -131,10 +131,20 @@ fn kept_cols(cols: usize) -> usize {
     2 * (cols + 2 * PANEL)
 }
 
-/// Elements of scratch that [`experts`] needs for `n` outputs, `k` inputs and `pairs` pairs.
-pub fn experts_scratch(pool: &Pool, pairs: usize, n: usize, k: usize) -> usize {
-    let rows = pairs.min(BLOCK_ROWS);
-    pool.threads() * rows * (k + kept_cols(task_cols(pool, n)))
+/// Pairs of an expert that are multiplied at once: seldom more than tokens, as a token chooses an expert once.
+fn block_rows(x_rows: usize, y_rows: usize) -> usize {
+    x_rows.min(y_rows).clamp(1, BLOCK_ROWS)
+}
+
+/// Elements that hold the rows of a block side by side; one row is read where it lies.
+fn packed_len(rows: usize, k: usize) -> usize {
+    if rows > 1 { rows * k } else { 0 }
+}
+
+/// Elements of scratch that [`experts`] needs for `n` outputs, `k` inputs, and so many rows of x and of y.
+pub fn experts_scratch(pool: &Pool, x_rows: usize, y_rows: usize, n: usize, k: usize) -> usize {
+    let rows = block_rows(x_rows, y_rows);
+    pool.threads() * (packed_len(rows, k) + rows * kept_cols(task_cols(pool, n)))
 }
 
 /// `y[pair] = finish(products of x[pair / repeat])`, or with weights `y[token] = sum of weight * that` over its pairs.
@@ -160,17 +170,17 @@ pub fn experts<E: Element>(
     let each = count.checked_div(y.rows()).unwrap_or(1).max(1);
     assert!(y.rows() * each == count && weights.map_or(each == 1 || count == 0, |w| w.len() == count));
     let cols = task_cols(pool, n);
-    let rows = count.min(BLOCK_ROWS);
     let tokens = y.rows();
+    let rows = block_rows(x.rows, tokens);
     let job = Job { pool, x, pairs, products, finish, weights, each };
     pool.tiles(y, [tokens, cols], scratch, |scratch, (): &mut (), mut out| {
         if weights.is_some() {
             (0..out.rows).for_each(|row| out.row(row).fill(0.0));
         }
-        let (packed, kept) = scratch.split_at_mut(rows * k);
+        let (packed, kept) = scratch.split_at_mut(packed_len(rows, k));
         for expert in 0..pairs.offsets.len().saturating_sub(1) {
             let of = pairs.offsets[expert] as usize..pairs.offsets[expert + 1] as usize;
-            for block in pairs.rows[of].chunks(rows.max(1)) {
+            for block in pairs.rows[of].chunks(rows) {
                 job.block(expert, block, packed, kept, &mut out);
             }
         }
