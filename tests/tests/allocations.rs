@@ -1,6 +1,6 @@
-//! A run with shapes seen before allocates nothing: on the caller's thread and on the session's workers.
+//! A run or step with shapes seen before allocates nothing: on the caller's thread and on the session's workers.
 
-use fastinference::{CompileOptions, Datum, Model, RandomInputs};
+use fastinference::{Batch, CompileOptions, Datum, Model, RandomInputs, SlotOptions};
 use fastinference_tests::counting_allocator::{Counting, allocations};
 use fastinference_tests::models::samples;
 use std::path::Path;
@@ -22,6 +22,23 @@ fn of_every_run(model: &Model, inputs: &[Datum], threads: usize) -> u64 {
     (0..8).map(|_| of_one_run()).min().expect("eight calls")
 }
 
+/// [`of_every_run`] for steps over caches: two sequences get a token each.
+fn of_every_step(model: &Model, threads: usize) -> u64 {
+    let mut session = model.session(threads);
+    session.open_slots(SlotOptions { slots: 2, max_len: 256, max_bytes: u64::MAX }).unwrap();
+    let mut batch = Batch::default();
+    batch.push(1, &[3]);
+    batch.push(0, &[5]);
+    session.step(&batch).unwrap();
+    session.step(&batch).unwrap();
+    let mut of_one_step = || {
+        let before = allocations();
+        session.step(&batch).unwrap();
+        allocations() - before
+    };
+    (0..8).map(|_| of_one_step()).min().expect("eight calls")
+}
+
 // One test, because the count is of the whole process.
 #[test]
 fn a_run_with_known_shapes_allocates_nothing() {
@@ -33,6 +50,7 @@ fn a_run_with_known_shapes_allocates_nothing() {
     let inputs = model.random_inputs(&RandomInputs::default()).unwrap();
     for threads in [1, 2] {
         assert_eq!(of_every_run(&model, &inputs, threads), 0, "shakespeare-moe on {threads} threads");
+        assert_eq!(of_every_step(&model, threads), 0, "its steps on {threads} threads");
     }
     for sample in samples() {
         // Sizes that depend on data, control flow, sequences and text live in slots, which allocate.
