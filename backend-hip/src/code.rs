@@ -5,11 +5,13 @@ use crate::compiler::Compiler;
 use crate::device::{Device, DeviceError, Function, Module, Platform};
 use kernels::{Kernel, Source, source};
 use plan::{CodeObject, Hash};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::{fmt, fs, io};
+use std::{fmt, fs, io, thread};
 
 /// Files being written get a number of their own.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -72,8 +74,8 @@ impl CodeStore {
 pub enum CodeEvent {
     /// Kernels are compiled, which takes seconds.
     Compiling {
-        /// Their file.
-        file: &'static str,
+        /// Their file, or how many files.
+        what: String,
         /// For what.
         arch: String,
     },
@@ -162,6 +164,51 @@ impl Modules {
         *self.carried.lock().unwrap_or_else(|e| e.into_inner()) = objects;
     }
 
+    /// Compiles those files that neither the plan carries nor the store holds, as many at a time as there are processors.
+    pub(crate) fn prepare(&self, files: &BTreeSet<&'static str>) -> Result<(), DeviceError> {
+        let arch = self.device.arch();
+        let carried = self.carried.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let loaded: Vec<&str> = self.loaded.lock().unwrap_or_else(|e| e.into_inner()).keys().copied().collect();
+        let there =
+            |file: &str| loaded.contains(&file) || carried.iter().any(|o| o.info.arch == arch && o.info.file() == file);
+        let wanted: Vec<&str> = files.iter().copied().filter(|file| !there(file)).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let compiler = self.compiler()?;
+        let mut missing = vec![];
+        for file in wanted {
+            let text = text(file, compiler.source())?;
+            if !self.store.place(compiler, &text, arch).is_file() {
+                missing.push(text);
+            }
+        }
+        // One is compiled where it is loaded.
+        if missing.len() < 2 {
+            return Ok(());
+        }
+        self.watch.tell(CodeEvent::Compiling { what: format!("{} files", missing.len()), arch: arch.to_string() });
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<(), DeviceError> {
+            while let Some(text) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.store.object(compiler, text, arch)?;
+            }
+            Ok(())
+        };
+        let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(missing.len());
+        let done = thread::scope(|scope| {
+            let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            let joined = running.into_iter().map(|w| w.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            joined.collect::<Vec<_>>()
+        });
+        self.watch.tell(CodeEvent::Compiled);
+        done.into_iter().collect()
+    }
+
+    fn compiler(&self) -> Result<&Compiler, DeviceError> {
+        self.compiler.get_or_init(|| Compiler::find(self.device.platform())).as_ref().map_err(Clone::clone)
+    }
+
     /// The module of a kernel's file: the plan's where it fits, else compiled and loaded now if it is not yet.
     pub(crate) fn module(&self, file: &'static str) -> Result<Arc<Module>, DeviceError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
@@ -202,12 +249,11 @@ impl Modules {
     }
 
     fn compiled(&self, file: &'static str) -> Result<Arc<Module>, DeviceError> {
-        let found = self.compiler.get_or_init(|| Compiler::find(self.device.platform()));
-        let compiler = found.as_ref().map_err(Clone::clone)?;
+        let compiler = self.compiler()?;
         let (text, arch) = (text(file, compiler.source())?, self.device.arch());
         let news = !self.store.place(compiler, &text, arch).is_file();
         if news {
-            self.watch.tell(CodeEvent::Compiling { file, arch: arch.to_string() });
+            self.watch.tell(CodeEvent::Compiling { what: file.to_string(), arch: arch.to_string() });
         }
         let object = self.store.object(compiler, &text, arch);
         if news {

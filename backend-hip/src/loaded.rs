@@ -88,10 +88,13 @@ impl Backend for Hip {
         let device = |e: DeviceError| LoadError::Device(e.to_string());
         let mut constants = BTreeMap::new();
         let mut inline = BTreeMap::new();
-        for program in [Some(&main), step.as_ref()].into_iter().flatten() {
-            for file in files(program) {
-                self.modules.module(file).map_err(device)?;
-            }
+        let programs = || [Some(&main), step.as_ref()].into_iter().flatten();
+        let needed: BTreeSet<&'static str> = programs().flat_map(files).collect();
+        self.modules.prepare(&needed).map_err(device)?;
+        for file in needed {
+            self.modules.module(file).map_err(device)?;
+        }
+        for program in programs() {
             inline.extend(program.entry.inline_constants());
             for key in &program.device_weights {
                 let missing = || LoadError::Weight { name: key.clone(), reason: "it has no data".into() };

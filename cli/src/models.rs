@@ -45,8 +45,8 @@ pub fn on(device: Device) -> DeviceOptions {
     let watch = CodeWatch::new(move |event| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
         match event {
-            CodeEvent::Compiling { file, arch } => {
-                *bar = Some(progress::spinner(&format!("compiling kernels of {file} for {arch}")));
+            CodeEvent::Compiling { what, arch } => {
+                *bar = Some(progress::spinner(&format!("compiling kernels of {what} for {arch}")));
             }
             CodeEvent::Compiled => bar.take().iter().for_each(ProgressBar::finish_and_clear),
             CodeEvent::Note(why) => eprintln!("note: {why}"),
