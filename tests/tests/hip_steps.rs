@@ -1,0 +1,120 @@
+//! The entry `step` of a language model on the device, over caches in its memory, against the processor: slots of unequal lengths,
+//! prompts in chunks, sequences that join and leave, caches that grow.
+
+mod common;
+
+use fastinference::{Batch, CompileOptions, Device, DeviceOptions, HOST_KERNEL, Model, Session, SlotOptions};
+use std::path::{Path, PathBuf};
+
+fn model(device: Device) -> Model {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shakespeare-moe");
+    // A binary that is run on another machine does not find the folder that it was built in.
+    let example = if example.is_dir() { example } else { "../examples/shakespeare-moe".into() };
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder: PathBuf = if built.is_dir() { built.join("kernels") } else { "kernels".into() };
+    let on = DeviceOptions { device, code_objects: Some(folder), ..DeviceOptions::default() };
+    Model::open(&example, &CompileOptions { on, ..CompileOptions::default() }).unwrap()
+}
+
+fn open(model: &Model) -> Box<dyn Session> {
+    let mut session = model.session(2);
+    session.open_slots(SlotOptions { slots: 3, max_len: 300, max_bytes: u64::MAX }).unwrap();
+    session
+}
+
+#[test]
+fn hip_steps_agree_with_the_processor() {
+    if common::simulator("hip_steps_agree_with_the_processor").is_none() {
+        return;
+    }
+    let device = std::env::var("HIP_TEST_DEVICE").map_or(Device::Simulator, |name| name.parse().unwrap());
+    let (on_device, on_processor) = (model(device), model(Device::Cpu));
+    let step = on_device.plan().entries.iter().find(|e| e.name == "step").expect("it is a decoder");
+    let of_host =
+        |s: &&fastinference::plan::Step| matches!(s, fastinference::plan::Step::Launch(l) if l.kernel == HOST_KERNEL);
+    assert_eq!(step.steps.iter().filter(of_host).count(), 0, "nothing of `step` is left to the host");
+    let (mut found, mut wanted) = (open(&on_device), open(&on_processor));
+    let tokens = |n: usize, seed: usize| -> Vec<u32> { (0..n).map(|i| ((i * 37 + seed * 11) % 60) as u32).collect() };
+    // Slots and how many tokens they get; the 250 make the caches grow, after which slot 0 begins again.
+    let batches: [&[(u32, usize)]; 6] = [
+        &[(0, 5), (2, 3)],
+        &[(2, 1), (0, 1), (1, 4)],
+        &[(0, 7), (1, 1)],
+        &[(1, 250)],
+        &[(0, 2), (2, 1)],
+        &[(2, 1), (1, 1), (0, 1)],
+    ];
+    for (round, parts) in batches.iter().enumerate() {
+        if round == 4 {
+            found.truncate(0, 0).unwrap();
+            wanted.truncate(0, 0).unwrap();
+        }
+        let mut batch = Batch::default();
+        parts.iter().for_each(|(slot, n)| batch.push(*slot, &tokens(*n, round + *slot as usize)));
+        let found = found.step(&batch).unwrap().as_tensor().unwrap().to_f64().unwrap();
+        let wanted = wanted.step(&batch).unwrap().as_tensor().unwrap().to_f64().unwrap();
+        assert_eq!(found.len(), wanted.len());
+        for (i, (f, w)) in found.iter().zip(&wanted).enumerate() {
+            assert!((f - w).abs() <= 1e-3 * w.abs().max(1.0), "round {round}, logit {i}: {f}, the processor gives {w}");
+        }
+    }
+}
+
+/// Thousands of steps over 32 slots whose sequences begin and end at random; now and then the logits of one are compared with those
+/// of its tokens alone. Takes seconds on a GPU: `HIP_TEST_DEVICE=hip:0 cargo test --release --test hip_steps -- --ignored`.
+#[test]
+#[ignore = "10,000 steps are for a GPU"]
+fn hip_steps_of_sequences_that_join_and_leave() {
+    const SLOTS: usize = 32;
+    const STEPS: u64 = 10_000;
+    let device = std::env::var("HIP_TEST_DEVICE").map_or(Device::Simulator, |name| name.parse().unwrap());
+    let model = model(device);
+    let open = |slots: usize| {
+        let mut session = model.session(1);
+        session.open_slots(SlotOptions { slots, max_len: 256, max_bytes: u64::MAX }).unwrap();
+        session
+    };
+    let (mut many, mut alone) = (open(SLOTS), open(1));
+    let mut random = common::Random(11);
+    let mut history: Vec<Vec<u32>> = vec![vec![]; SLOTS];
+    let mut ends = [0usize; SLOTS];
+    let (mut compared, mut largest) = (0, 0.0f64);
+    for step in 0..STEPS {
+        let mut batch = Batch::default();
+        for slot in 0..SLOTS {
+            if history[slot].len() >= ends[slot] {
+                many.truncate(slot as u32, 0).unwrap();
+                history[slot].clear();
+                ends[slot] = 1 + random.next() as usize % 250;
+            }
+            // Some pause; those that begin get a prompt.
+            if random.next().is_multiple_of(8) {
+                continue;
+            }
+            let most = if history[slot].is_empty() { 20 } else { 1 };
+            let count = (1 + random.next() as usize % most).min(ends[slot] - history[slot].len());
+            let tokens: Vec<u32> = (0..count).map(|_| random.next() as u32 % 60).collect();
+            history[slot].extend(&tokens);
+            batch.push(slot as u32, &tokens);
+        }
+        if batch.parts.is_empty() {
+            continue;
+        }
+        let logits = many.step(&batch).unwrap().as_tensor().unwrap().to_f64().unwrap();
+        assert!(logits.iter().all(|v| v.is_finite()), "step {step}");
+        if !step.is_multiple_of(STEPS / 200) {
+            continue;
+        }
+        let at = random.next() as usize % batch.parts.len();
+        alone.truncate(0, 0).unwrap();
+        let mut whole = Batch::default();
+        whole.push(0, &history[batch.parts[at].slot as usize]);
+        let wanted = alone.step(&whole).unwrap().as_tensor().unwrap().to_f64().unwrap();
+        let found = &logits[at * wanted.len()..][..wanted.len()];
+        let differs = found.iter().zip(&wanted).map(|(f, w)| (f - w).abs() / w.abs().max(1.0)).fold(0.0, f64::max);
+        assert!(differs <= 1e-3, "step {step}: off by {differs}");
+        largest = largest.max(differs);
+        compared += 1;
+    }
+    println!("{STEPS} steps, {compared} compared, off by {largest:e} at most");
+}
