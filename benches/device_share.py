@@ -14,7 +14,8 @@ HEAD = """# What runs on the device
 Which share of a plan's flops the device does, and every exception: what the host does beside it, inside the same plan, by reason.
 Written by `python3 benches/device_share.py MODELS...`; `fastinference inspect MODEL --device D` says the same of one model. Every symbol
 that a model leaves open counts as 16, or as 4096 where 16 is too small for the model. Flops that are only known when a model runs
-count as none; so do those of operators that only move data.
+count as none; so do those of operators that only move data. Most flops of the Silero models are of that kind: their layers lie in bodies of
+`if`, or have sizes that depend on data, and run on the host whatever the table says.
 
 | model | flops | on the device | on the host, with reason |
 | --- | ---: | ---: | --- |"""
