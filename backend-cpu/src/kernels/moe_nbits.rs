@@ -1,5 +1,5 @@
 //! Experts over packed weights: rows that chose an expert are taken together, so that each row of its weight is unpacked once for
-//! up to [`MOST_ROWS`] of them, and no unpacked weight exists.
+//! up to `MOST_ROWS` of them, and no unpacked weight exists.
 //!
 //! Results are first written in the order of the experts, each task its own rows, and then moved, or summed by token in the order
 //! of the experts.
