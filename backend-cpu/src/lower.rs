@@ -116,7 +116,8 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Trilu(op) => generate::trilu(op, types),
         CoreOp::Unary(op) => elementwise::unary(op, types),
         // No kernels yet: the reference evaluates them.
-        // `linears` is made for devices only.
-        CoreOp::ConvInteger(_) | CoreOp::Linears(_) | CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
+        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
+        // These are made for devices only.
+        CoreOp::Linears(_) | CoreOp::MoeJoin(_) | CoreOp::MoeRouteIndex(_) | CoreOp::RopeKvWrite(_) => None,
     }
 }

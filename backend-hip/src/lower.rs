@@ -19,6 +19,7 @@ mod map;
 mod matmul;
 mod matmul_integer;
 mod moe;
+mod moe_join;
 mod norm;
 mod pad;
 mod pick;
@@ -29,6 +30,7 @@ mod recurrent;
 mod reduce;
 mod resize;
 mod rope;
+mod rope_kv_write;
 mod scatter;
 mod softmax;
 mod trilu;
@@ -204,6 +206,7 @@ pub(crate) fn transposed(op: &Op) -> &'static [usize] {
         Op::CoreOp(CoreOp::Linear(op)) if op.kn => &[1],
         Op::CoreOp(CoreOp::Linears(op)) if op.kn => &[2, 4, 6],
         Op::CoreOp(CoreOp::MoeGemm(op)) if op.kn => &[3, 5],
+        Op::CoreOp(CoreOp::MoeJoin(op)) if op.kn => &[3],
         _ => &[],
     }
 }
@@ -243,7 +246,9 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MatMulInteger(_) => matmul_integer::matmul_integer(types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
+        CoreOp::MoeJoin(op) => moe_join::moe_join(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
+        CoreOp::MoeRouteIndex(op) => moe::moe_route_index(op, types),
         CoreOp::Pad(op) => pad::pad(op, types),
         CoreOp::Pool(op) => pool::pool(op, types),
         CoreOp::QuantizeLinear(op) => quantize::quantize_linear(op, types),
@@ -253,6 +258,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Resize(op) => resize::resize(op, types),
         CoreOp::RmsNorm(op) => norm::rms_norm(op, types),
         CoreOp::Rope(op) => rope::rope(op, types),
+        CoreOp::RopeKvWrite(op) => rope_kv_write::rope_kv_write(op, types),
         CoreOp::ScatterElements(op) => scatter::scatter_elements(op, types),
         CoreOp::ScatterNd(op) => scatter::scatter_nd(op, types),
         CoreOp::Slice(op) => copy::slice(op, types),

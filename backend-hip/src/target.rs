@@ -93,8 +93,12 @@ pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op, layouts: &[Layout])
     let ins: Vec<Option<&TensorType>> = operands.iter().map(|v| graph.tensor_ty(*v)).collect();
     let outs: Option<Vec<&TensorType>> = results.iter().map(|v| graph.tensor_ty(*v)).collect();
     let outs = outs.ok_or("its results are not tensors")?;
-    let states = || operands.iter().skip(3).step_by(2).all(|v| graph.is_state(v.node));
-    if matches!(op, Op::CoreOp(CoreOp::KvWrite(_))) && !states() {
+    let caches = match op {
+        Op::CoreOp(CoreOp::KvWrite(_)) => results.len(),
+        Op::CoreOp(CoreOp::RopeKvWrite(_)) => 2,
+        _ => 0,
+    };
+    if !(0..caches).all(|i| graph.is_state(operands[3 + 2 * i].node)) {
         return Err("its caches are no states, which are written in place");
     }
     let chosen = choose(op, &Types { ins: &ins, outs: &outs, layouts })?;

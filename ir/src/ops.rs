@@ -242,8 +242,10 @@ op_table! {
     mod moe: Moe;
     mod moe_gemm: MoeGemm;
     mod moe_gemm_nbits: MoeGemmNBits;
+    mod moe_join: MoeJoin;
     mod moe_nbits: MoeNBits;
     mod moe_route: MoeRoute;
+    mod moe_route_index: MoeRouteIndex;
     mod one_hot: OneHot;
     mod pad: Pad;
     mod pool: Pool;
@@ -255,6 +257,7 @@ op_table! {
     mod rms_norm: RmsNorm;
     mod rnn: Rnn;
     mod rope: Rope;
+    mod rope_kv_write: RopeKvWrite;
     mod scatter_elements: ScatterElements;
     mod scatter_nd: ScatterNd;
     mod select: Select;

@@ -28,6 +28,28 @@ DEV void kv_write_body(const i32* slots, const i32* lengths, const i32* counts, 
   if (block_y() == 0) write_rows(k, keys, slots, lengths, counts, k_heads, k_width, i, batch, steps, slot_count, capacity, k_inside, report);
   else write_rows(v, values, slots, lengths, counts, v_heads, v_width, i, batch, steps, slot_count, capacity, v_inside, report);
 }
+// Two caches of a layer at once, with keys turned on their way, and the queries turned. Bits of `inside` say whose heads lie inside steps: keys',
+// values', queries'.
+template <class T, class C, class P>
+DEV void rope_kv_write_body(const i32* slots, const i32* lengths, const i32* counts, const T* k, const T* v, const T* q, const C* cos, const C* sin,
+                            const P* positions, T* keys, T* values, T* y, u32 batch, u32 steps, u32 slot_count, u32 capacity, u32 k_heads,
+                            u32 k_width, u32 v_heads, u32 v_width, u32 q_heads, u32 half, u32 rows, u32 places, u32 inside, u32 interleaved,
+                            u32 most, Report* report) {
+  u32 i = block_x() * 256 + thread_id();
+  if (block_y() == 1) return write_rows(v, values, slots, lengths, counts, v_heads, v_width, i, batch, steps, slot_count, capacity, inside >> 1 & 1, report);
+  bool queries = block_y() == 2;
+  u32 heads = queries ? q_heads : k_heads;
+  if (i >= batch * heads * steps * k_width) return;
+  u32 e = i % k_width, row = i / k_width, b = row / (heads * steps);
+  bool within = inside >> (queries ? 2 : 0) & 1;
+  u32 step = within ? row / heads % steps : row % steps, head = within ? row % heads : row / steps % heads;
+  i64 at = table_row(positions, b, step, steps, rows, places, report);
+  if (at < 0) return;
+  f32 value = turned((queries ? q : k) + (i - e), cos, sin, e, half, at, interleaved);
+  if (queries) { from_f32(y[i], value); return; }
+  Sequence s = sequence_of(slots, lengths, counts, b, slot_count, capacity, steps, report);
+  if ((i64)step < s.count) from_f32(keys[(((u64)s.slot * heads + head) * capacity + (u64)s.length + step) * k_width + e], value);
+}
 enum { SINKS = 1, SMOOTH = 2, INSIDE = 4 };
 // A block takes R queries that read the same key head; its 8 waves take 32 keys each in turn, and are joined at the end. A lane
 // scores one key, then sums D / 32 columns of the values.
@@ -151,6 +173,7 @@ CACHED(64, 4)
 CACHED(128, 4)
 CACHED(256, 2)
 KERNELS_kv_write
+KERNELS_rope_kv_write
 KERNELS_cached64
 KERNELS_cached128
 KERNELS_cached256

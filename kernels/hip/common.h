@@ -79,3 +79,24 @@ template <int N, class T> DEV void load_elements(const T* p, f32 (&out)[N]) {
     }
   }
 }
+// One element of a head of x turned: e of d, of which the first `2 half` turn. `at` is the row of the tables.
+template <class T, class C>
+DEV f32 turned(const T* head, const C* cos, const C* sin, u32 e, u32 half, i64 at, bool interleaved) {
+  f32 own = to_f32(head[e]);
+  if (e >= 2 * half) return own;
+  u32 pair = interleaved ? e / 2 : e % half;
+  bool second = interleaved ? e & 1 : e >= half;
+  f32 other = to_f32(head[interleaved ? e ^ 1 : second ? pair : pair + half]);
+  f32 c = to_f32(cos[at * half + pair]), s = to_f32(sin[at * half + pair]);
+  return second ? other * s + own * c : own * c - other * s;
+}
+// The row of the tables for a step of sequence b, or -1, which is reported. One position is that of the first step.
+template <class P>
+DEV i64 table_row(const P* positions, u32 b, u32 step, u32 steps, u32 rows, u32 places, Report* report) {
+  u64 sequence = (u64)b * steps + step;
+  if (places != 1) return places ? checked_index((i64)positions[sequence], rows, report) : (i64)sequence;
+  i64 first = (i64)positions[0], at = first < 0 ? step : first >= (i64)rows ? (i64)rows : first + step;
+  if (at < (i64)rows) return at;
+  report_index(report, first);
+  return -1;
+}

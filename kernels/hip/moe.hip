@@ -7,15 +7,12 @@ DEV bool before(f32 a, u32 i, f32 b, u32 j) {
   if (na || nb) return na && (!nb || i < j);
   return a > b || (a == b && i < j);
 }
-// A wave per row of logits; at most 1024 experts, at most 64 chosen.
+// The experts of one row of logits and their weights, by a wave: `scores` and `used` hold an element for each expert, `chosen` k. All
+// waves of a block call it alike; those that have no row of their own write nothing.
 template <class T>
-DEV void moe_route_body(const T* logits, const T* bias, i32* ids, T* weights, u32 rows, u32 experts, u32 k, u32 score, u32 renormalise,
-                        u32 has_bias, f32 eps, f32 scale) {
-  LDS(f32, scores, 1024);
-  LDS(u32, used, 1024);
-  LDS(f32, chosen, 64);
-  u32 row = block_x(), t = thread_id();
-  const T* x = logits + (u64)row * experts;
+DEV void route_row(const T* x, const T* bias, i32* ids, T* weights, bool writes, u32 experts, u32 k, u32 score, u32 renormalise, u32 has_bias,
+                   f32 eps, f32 scale, f32* scores, u32* used, f32* chosen) {
+  u32 t = lane_id();
   f32 largest = -infinity(), sum = 0.f;
   if (score == SOFTMAX) {
     for (u32 e = t; e < experts; e += WAVE) { f32 v = to_f32(x[e]); largest = v > largest ? v : largest; }
@@ -55,7 +52,7 @@ DEV void moe_route_body(const T* logits, const T* bias, i32* ids, T* weights, u3
     if (t == 0) {
       used[at] = 1;
       chosen[c] = scores[at];
-      ids[(u64)row * k + c] = (i32)at;
+      if (writes) ids[c] = (i32)at;
     }
     block_sync();
   }
@@ -72,7 +69,55 @@ DEV void moe_route_body(const T* logits, const T* bias, i32* ids, T* weights, u3
     for (u32 c = 0; c < k; c++) divisor += chosen[c];
     divisor += eps;
   }
-  for (u32 c = 0; c < k; c++) from_f32(weights[(u64)row * k + c], chosen[c] / divisor * scale);
+  for (u32 c = 0; c < k; c++) if (writes) from_f32(weights[c], chosen[c] / divisor * scale);
+}
+// A wave per row of logits; at most 1024 experts, at most 64 chosen.
+template <class T>
+DEV void moe_route_body(const T* logits, const T* bias, i32* ids, T* weights, u32 rows, u32 experts, u32 k, u32 score, u32 renormalise,
+                        u32 has_bias, f32 eps, f32 scale) {
+  LDS(f32, scores, 1024);
+  LDS(u32, used, 1024);
+  LDS(f32, chosen, 64);
+  u64 row = block_x();
+  route_row(logits + row * experts, bias, ids + row * k, weights + row * k, true, experts, k, score, renormalise, has_bias, eps, scale, scores,
+            used, chosen);
+}
+// Where pair p lies, for the pairs of expert e in their order: the first goes to place `next`, of which there is `pairs`.
+template <class I> DEV void list_pairs(const I* ids, i32* rows, u32 e, u32 next, u32 pairs, u32 experts) {
+  u32 lane = lane_id();
+  for (u32 first = 0; first < pairs; first += WAVE) {
+    u32 p = first + lane;
+    i64 id = p < pairs ? (i64)ids[p] : -1 - (i64)experts;
+    bool own = (id < 0 ? id + experts : id) == (i64)e;
+    u32 all = ballot(own);
+    if (own) rows[next + count_bits(all & ((1u << lane) - 1))] = (i32)p;
+    next += count_bits(all);
+  }
+}
+// Both at once for few rows, by one block: its 8 waves take a row each in turn, then an expert each.
+template <class T>
+DEV void moe_route_index_body(const T* logits, const T* bias, i32* ids, T* weights, i32* rows, i32* offsets, u32 count, u32 experts, u32 k, u32 score,
+                              u32 renormalise, u32 has_bias, f32 eps, f32 scale) {
+  LDS(f32, scores, 8 * 256);
+  LDS(u32, used, 8 * 256);
+  LDS(f32, chosen, 8 * 64);
+  LDS(i32, all, 1024);
+  u32 wave = thread_id() / WAVE, lane = lane_id(), pairs = count * k;
+  for (u32 first = 0; first < count; first += 8) {
+    bool writes = first + wave < count;
+    u64 row = min_u(first + wave, count - 1);
+    route_row(logits + row * experts, bias, all + row * k, weights + row * k, writes, experts, k, score, renormalise, has_bias, eps, scale,
+              scores + wave * 256, used + wave * 256, chosen + wave * 64);
+    block_sync();
+  }
+  for (u32 p = thread_id(); p < pairs; p += 256) ids[p] = all[p];
+  for (u32 e = wave; e <= experts; e += 8) {
+    u32 next = 0;
+    for (u32 p = lane; p < pairs; p += WAVE) next += all[p] < (i32)e;
+    next = wave_count(next);
+    if (lane == 0) offsets[e] = (i32)next;
+    if (e < experts) list_pairs(all, rows, e, next, pairs, experts);
+  }
 }
 // A wave lists the pairs of one expert, behind those of the experts before it.
 template <class I> DEV void expert_index_body(const I* ids, i32* rows, i32* offsets, u32 pairs, u32 experts, Report* report) {
@@ -86,15 +131,7 @@ template <class I> DEV void expert_index_body(const I* ids, i32* rows, i32* offs
   }
   next = wave_count(next);
   if (lane == 0) offsets[e] = (i32)next;
-  if (e == experts) return;
-  for (u32 first = 0; first < pairs; first += WAVE) {
-    u32 p = first + lane;
-    i64 id = p < pairs ? (i64)ids[p] : -1 - (i64)experts;
-    bool own = (id < 0 ? id + experts : id) == (i64)e;
-    u32 all = ballot(own);
-    if (own) rows[next + count_bits(all & ((1u << lane) - 1))] = (i32)p;
-    next += count_bits(all);
-  }
+  if (e < experts) list_pairs(ids, rows, e, next, pairs, experts);
 }
 enum { GATE_NONE, GATE_INTERLEAVED, GATE_HALVES, GATE_TWO };
 // act(g) * (u + beta), both within the limit.
@@ -267,7 +304,38 @@ DEV void moe_finish_body(const f32* first, const f32* second, const T* weights, 
   }
   from_f32(y[i], sum);
 }
+// The sum over a token's experts, what a shared expert adds, and the hidden states from before; then all that normalised: a block per
+// token. Bits of `has` say what is there.
+enum { HAS_SHARED = 1, HAS_GATE = 2, HAS_RESIDUAL = 4, HAS_NORM = 8 };
+template <class T>
+DEV void moe_join_body(const f32* products, const T* weights, const T* shared, const T* gate, const T* residual, const T* scale, T* y, T* normed,
+                       u32 tokens, u32 each, u32 n, u32 has, f32 eps) {
+  LDS(f32, part, 8);
+  u32 token = block_x();
+  u64 start = (u64)token * n;
+  f32 open = has & HAS_GATE ? sigmoid_(to_f32(gate[token])) : 1.f, square = 0.f;
+  for (u32 i = thread_id(); i < n; i += 256) {
+    f32 sum = 0.f;
+#pragma unroll 4
+    for (u32 c = 0; c < each; c++) {
+      u64 pair = (u64)token * each + c;
+      sum += to_f32(weights[pair]) * products[pair * n + i];
+    }
+    if (has & HAS_SHARED) sum += open * to_f32(shared[start + i]);
+    if (has & HAS_RESIDUAL) sum += to_f32(residual[start + i]);
+    T rounded;
+    from_f32(rounded, sum);
+    y[start + i] = rounded;
+    square += to_f32(rounded) * to_f32(rounded);
+  }
+  if (!(has & HAS_NORM)) return;
+  f32 inverse = 1.f / sqrt_(block_sum<256>(square, part) / (f32)n + eps);
+  // A thread reads what it wrote itself.
+  for (u32 i = thread_id(); i < n; i += 256) from_f32(normed[start + i], to_f32(y[start + i]) * inverse * to_f32(scale[i]));
+}
 KERNELS_moe_route
+KERNELS_moe_route_index
+KERNELS_moe_join
 KERNELS_expert_index
 KERNELS_moe_rows
 KERNELS_moe_gate

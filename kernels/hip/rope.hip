@@ -7,26 +7,9 @@ DEV void rope_body(const T* x, const C* cos, const C* sin, const P* positions, T
   u64 i = (u64)block_x() * 256 + thread_id();
   if (i >= (u64)batch * heads * steps * d) return;
   u32 e = (u32)(i % d);
-  f32 own = to_f32(x[i]);
-  if (e >= 2 * half) { from_f32(y[i], own); return; }
   u64 row = i / d;
-  u32 step = (u32)(inside ? row / heads % steps : row % steps);
-  u64 sequence = row / heads / steps * steps + step;
-  i64 at;
-  if (places == 1) {
-    i64 first = (i64)positions[0];
-    // A step beyond the table, however far.
-    at = first < 0 ? step : first >= (i64)rows ? (i64)rows : first + step;
-    if (at >= (i64)rows) { report_index(report, first); return; }
-  } else {
-    at = places ? checked_index((i64)positions[sequence], rows, report) : (i64)sequence;
-    if (at < 0) return;
-  }
-  u32 pair = interleaved ? e / 2 : e % half;
-  bool second = interleaved ? e & 1 : e >= half;
-  u64 start = i - e;
-  f32 other = to_f32(x[start + (interleaved ? e ^ 1 : second ? pair : pair + half)]);
-  f32 c = to_f32(cos[at * half + pair]), s = to_f32(sin[at * half + pair]);
-  from_f32(y[i], second ? other * s + own * c : own * c - other * s);
+  u32 step = (u32)(inside ? row / heads % steps : row % steps), b = (u32)(row / heads / steps);
+  i64 at = e < 2 * half ? table_row(positions, b, step, steps, rows, places, report) : 0;
+  if (at >= 0) from_f32(y[i], turned(x + (i - e), cos, sin, e, half, at, interleaved));
 }
 KERNELS_rope

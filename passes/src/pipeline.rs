@@ -3,8 +3,9 @@
 use crate::driver::Stage;
 use crate::{
     batch_kv_writes, canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues,
-    fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, lower_group_query_attention,
-    lower_tensor_scatter, make_kv_stateful, merge_duplicates, sink_transposes,
+    fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, join_experts, join_ropes, join_routers,
+    keep_heads_inside, lower_group_query_attention, lower_tensor_scatter, make_kv_stateful, merge_duplicates,
+    sink_transposes,
 };
 
 /// What every compilation runs, whatever the device.
@@ -34,7 +35,13 @@ pub fn recognise() -> Vec<Stage> {
 
 /// Makes the graph of `main` that of `step`, where it is a decoder over caches.
 pub fn step() -> Vec<Stage> {
-    vec![Stage::Once(make_kv_stateful::PASS), Stage::Once(batch_kv_writes::PASS)]
+    vec![
+        Stage::Once(make_kv_stateful::PASS),
+        Stage::Once(batch_kv_writes::PASS),
+        Stage::Once(keep_heads_inside::PASS),
+        // Two reshapes meet where a transpose was.
+        Stage::Once(canonicalize::PASS),
+    ]
 }
 
 /// Says caches that stay operands in the operators that everything else is said in; after the entry `step` was made.
@@ -56,7 +63,8 @@ pub fn finish() -> Vec<Stage> {
 /// [`finish`] for a device, where a launch costs time.
 pub fn finish_for_device() -> Vec<Stage> {
     let mut stages = finish();
-    stages.insert(2, Stage::Once(group_linears::PASS));
+    let fewer = [join_ropes::PASS, join_routers::PASS, join_experts::PASS, group_linears::PASS];
+    stages.splice(2..2, fewer.map(Stage::Once));
     stages
 }
 

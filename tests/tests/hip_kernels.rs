@@ -148,3 +148,30 @@ fn hip_experts_agree_for_narrow_weights_and_long_lists() {
         ],
     );
 }
+
+#[test]
+fn hip_experts_meet_what_follows_them() {
+    with_constants(
+        "hip_experts_meet_what_follows_them",
+        &[
+            "graph @g(%x: f16[2*T, 64], %i: i32[T, 2], %w: f16[3, 600, 64], %wb: f16[3, 600], %s: f16[T, 2], %e: f16[T, 600], %g: f16[T, 1], %h: f16[T, 600], %n: f16[600]) { %r, %o = expert_index(%i) {experts = 3} %y, %z = moe_join(%x, %r, %o, %w, %wb, %s, %e, %g, %h, %n) {eps = 1e-5} return %y, %z }",
+            "graph @g(%x: bf16[120, 96], %i: i32[40, 3], %w: bf16[2, 96, 33], %s: bf16[40, 3], %h: bf16[5, 8, 33]) { %r, %o = expert_index(%i) {experts = 2} %y = moe_join(%x, %r, %o, %w, _, %s, _, _, %h) {kn = true, eps = 0.0} return %y }",
+            "graph @g(%x: f32[3*N, 40], %i: i32[N, 3], %w: f32[4, 300, 40], %s: f32[N, 3], %e: f32[N, 300], %n: f32[300]) { %r, %o = expert_index(%i) {experts = 4} %y, %z = moe_join(%x, %r, %o, %w, _, %s, %e, _, _, %n) {eps = 1e-6} return %y, %z }",
+        ],
+    );
+}
+
+/// By one block where tokens and experts are few, by two launches else.
+#[test]
+fn hip_routers_give_their_index() {
+    on_device(
+        "hip_routers_give_their_index",
+        &[
+            "graph @g(%x: f16[N, 60]) { %i, %y, %r, %o = moe_route_index(%x) {k = 4, score = softmax, renormalise = false, eps = 0.0, scale = 1.0} return %i, %y, %r, %o }",
+            "graph @g(%x: f32[128, 8], %b: f32[8]) { %i, %y, %r, %o = moe_route_index(%x, %b) {k = 8, score = sigmoid, renormalise = true, eps = 1e-9, scale = 2.5} return %i, %y, %r, %o }",
+            "graph @g(%x: bf16[129, 8]) { %i, %y, %r, %o = moe_route_index(%x) {k = 8, score = chosen, renormalise = false, eps = 0.0, scale = 1.0} return %i, %y, %r, %o }",
+            "graph @g(%x: f32[9, N, 256]) { %f = reshape(%x) {shape = [9*N, 256]} %i, %y, %r, %o = moe_route_index(%f) {k = 2, score = softmax, renormalise = true, eps = 0.0, scale = 1.0} return %i, %y, %r, %o }",
+            "graph @g(%x: f16[N, 257]) { %i, %y, %r, %o = moe_route_index(%x) {k = 1, score = softmax, renormalise = false, eps = 0.0, scale = 1.0} return %i, %y, %r, %o }",
+        ],
+    );
+}

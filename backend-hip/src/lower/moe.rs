@@ -4,7 +4,7 @@
 use super::linear::activation;
 use super::{Call, Chosen, Lowering, Memory, Of, Sizes, Types, call, input, output, scratch};
 use ir::Dim;
-use ir::ops::{ExpertIndex, Gating, MoeGemm, MoeRoute, RouterScore};
+use ir::ops::{ExpertIndex, Gating, MoeGemm, MoeRoute, MoeRouteIndex, RouterScore};
 use kernels::{Element, table};
 use plan::Layout;
 
@@ -45,11 +45,7 @@ impl Lowering for Route {
         if rows == 0 {
             return Ok(vec![]);
         }
-        let score = match self.op.score {
-            RouterScore::Softmax => 0,
-            RouterScore::Sigmoid => 1,
-            RouterScore::Chosen => 2,
-        };
+        let score = score(self.op.score);
         let bias = if self.has_bias { input(1) } else { input(0) };
         let (renormalise, has_bias) = (i64::from(self.op.renormalise), i64::from(self.has_bias));
         let (k, eps, scale) = (self.op.k, self.op.eps, self.op.scale);
@@ -70,6 +66,73 @@ impl Lowering for Route {
             scale,
         );
         Ok(vec![call(made)])
+    }
+}
+
+/// The router and the index of what it chooses.
+struct RouteIndex {
+    route: Route,
+    experts: i64,
+}
+
+/// Pairs, and experts, that one block routes and sorts.
+const FEW: [i64; 2] = [1024, 256];
+
+pub(super) fn moe_route_index(op: &MoeRouteIndex, types: &Types<'_>) -> Chosen {
+    let op = op.route();
+    moe_route(&op, types)?;
+    let experts = types.dims(0)?[1].as_const().ok_or("it is not known how many experts it has")?;
+    let route = Route { op, element: types.element(0)?, has_bias: types.input(1).is_some() };
+    Ok(Box::new(RouteIndex { route, experts }))
+}
+
+impl Lowering for RouteIndex {
+    fn name(&self) -> &'static str {
+        "moe_route_index"
+    }
+
+    fn files(&self) -> &'static [&'static str] {
+        &["moe"]
+    }
+
+    fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
+        let Route { op, element, has_bias } = &self.route;
+        let rows = sizes.ins[0][0] as i64;
+        let pairs = rows * op.k;
+        if rows == 0 || pairs > FEW[0] || self.experts > FEW[1] {
+            let mut calls = self.route.calls(sizes)?;
+            let (ids, rows, offsets) = (output(0), output(2), output(3));
+            calls.push(call(table::expert_index(Element::I32, ids, rows, offsets, pairs, self.experts)));
+            return Ok(calls);
+        }
+        let bias = if *has_bias { input(1) } else { input(0) };
+        let (renormalise, has_bias) = (i64::from(op.renormalise), i64::from(*has_bias));
+        Ok(vec![call(table::moe_route_index(
+            *element,
+            input(0),
+            bias,
+            output(0),
+            output(1),
+            output(2),
+            output(3),
+            rows,
+            self.experts,
+            op.k,
+            score(op.score),
+            renormalise,
+            has_bias,
+            op.eps,
+            op.scale,
+        ))])
+    }
+}
+
+/// The kernels' number of a score.
+fn score(score: RouterScore) -> i64 {
+    match score {
+        RouterScore::Softmax => 0,
+        RouterScore::Sigmoid => 1,
+        RouterScore::Chosen => 2,
     }
 }
 
@@ -116,6 +179,66 @@ struct Gemm {
     act: i64,
     /// Bytes of the products of w, and of all.
     bytes: Dim,
+}
+
+/// One product of experts with the rows of their pairs, `[pairs, outputs]` in f32.
+pub(super) struct Product {
+    pub(super) x: Element,
+    pub(super) w_type: Element,
+    /// Whether the weight lies as `[experts, k, n]`.
+    pub(super) kn: bool,
+    /// Operands.
+    pub(super) w: usize,
+    pub(super) bias: Option<usize>,
+    /// Where in scratch memory it goes.
+    pub(super) to: i64,
+}
+
+/// Sizes of a product of experts.
+pub(super) struct Counts {
+    pub(super) pairs: i64,
+    pub(super) tokens: i64,
+    pub(super) repeat: i64,
+    pub(super) experts: i64,
+    pub(super) outputs: i64,
+    pub(super) k: i64,
+}
+
+impl Product {
+    /// The call, by matrix instructions or without.
+    pub(super) fn call(&self, counts: &Counts, matrices: bool) -> Call<Memory> {
+        let Counts { pairs, tokens, repeat, experts, outputs, k } = *counts;
+        let slots = experts.min(pairs);
+        let (x, rows, offsets, w) = (input(0), input(1), input(2), input(self.w));
+        let (bias, has_bias) = (input(self.bias.unwrap_or(0)), i64::from(self.bias.is_some()));
+        let y = scratch(self.to);
+        call(if matrices {
+            table::moe_tiles(
+                self.x, x, rows, offsets, w, bias, y, pairs, tokens, repeat, experts, slots, outputs, k, has_bias,
+            )
+        } else {
+            let kn = i64::from(self.kn);
+            table::moe_rows(
+                self.x,
+                self.w_type,
+                x,
+                rows,
+                offsets,
+                w,
+                bias,
+                y,
+                pairs,
+                tokens,
+                repeat,
+                experts,
+                slots,
+                outputs,
+                k,
+                kn,
+                has_bias,
+            )
+        })
+    }
 }
 
 pub(super) fn moe_gemm(op: &MoeGemm, types: &Types<'_>) -> Chosen {
@@ -206,47 +329,9 @@ impl Lowering for Gemm {
             ))]);
         }
         let rows = |w_type: Element, w: usize, bias: usize, has_bias: bool, to: i64| {
-            let kn = i64::from(self.kn[usize::from(w == 5)]);
-            let (bias, has_bias) = (if has_bias { input(bias) } else { input(0) }, i64::from(has_bias));
-            if matrices {
-                return call(table::moe_tiles(
-                    self.x,
-                    input(0),
-                    input(1),
-                    input(2),
-                    input(w),
-                    bias,
-                    scratch(to),
-                    pairs,
-                    tokens,
-                    self.op.repeat.max(1),
-                    experts,
-                    slots,
-                    outputs,
-                    k,
-                    has_bias,
-                ));
-            }
-            let (x, rows, offsets) = (input(0), input(1), input(2));
-            call(table::moe_rows(
-                self.x,
-                w_type,
-                x,
-                rows,
-                offsets,
-                input(w),
-                bias,
-                scratch(to),
-                pairs,
-                tokens,
-                self.op.repeat.max(1),
-                experts,
-                slots,
-                outputs,
-                k,
-                kn,
-                has_bias,
-            ))
+            let (kn, bias) = (self.kn[usize::from(w == 5)], has_bias.then_some(bias));
+            let product = Product { x: self.x, w_type, kn, w, bias, to };
+            product.call(&Counts { pairs, tokens, repeat: self.op.repeat.max(1), experts, outputs, k }, matrices)
         };
         let mut calls = vec![rows(self.w, 3, 4, self.has[0], 0)];
         let second = pairs * outputs * F32;

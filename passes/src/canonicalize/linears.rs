@@ -4,7 +4,7 @@ use crate::edit::Edit;
 use crate::pass::{Miss, Rule};
 use crate::pattern::Match;
 use ir::graph::{Graph, Kind, Value};
-use ir::ops::{CoreOp, Linear, Op};
+use ir::ops::{CoreOp, Linear, Op, Reshape};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -29,6 +29,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "%t = cast(%w) %y = linear(%x, %t, %b)",
         rewrite: |e, m| narrow(e, m, &["b"]),
     },
+    Rule { name: "column-weight", pattern: "%y = linear(%x, %w)", rewrite: column },
     Rule { name: "bias", pattern: "%l = linear(%x, %w) %y = add(%l, %b)", rewrite: bias },
 ];
 
@@ -77,6 +78,16 @@ fn narrow(edit: &mut Edit<'_>, m: &Match<'_>, more: &[&str]) -> Result<Value, Mi
     let kn = kn(edit.graph, m["y"])?;
     let operands: Vec<Value> = [m["x"], m["w"]].into_iter().chain(more.iter().map(|n| m[n])).collect();
     edit.apply(Linear { kn }, &operands)
+}
+
+/// A weight of one column is one row.
+fn column(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
+    let dims = edit.graph.tensor_ty(m["w"]).and_then(|t| t.dims()).ok_or(Miss::NoEffect)?.to_vec();
+    if !kn(edit.graph, m["y"])? || !is_weight(edit.graph, m["w"]) || dims[1].as_const() != Some(1) {
+        return Err(Miss::NoEffect);
+    }
+    let row = edit.apply(Reshape { shape: vec![dims[1].clone(), dims[0].clone()] }, &[m["w"]])?;
+    edit.apply(Linear { kn: false }, &[m["x"], row])
 }
 
 fn bias(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {

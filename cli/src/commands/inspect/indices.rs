@@ -55,6 +55,7 @@ fn indexed(op: &CoreOp, graph: &Graph, id: NodeId) -> Vec<(usize, Option<Dim>)> 
         CoreOp::Rope(_) => vec![(3, size(1, 0))],
         // Slots, and the rows behind lengths.
         CoreOp::KvWrite(_) => vec![(0, None), (1, None)],
+        CoreOp::RopeKvWrite(_) => vec![(0, None), (1, None), (10, size(8, 0))],
         CoreOp::CachedAttention(_) => vec![(3, None), (4, None)],
         _ => vec![],
     }
