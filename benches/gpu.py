@@ -4,16 +4,19 @@
     python3 benches/gpu.py write qwen-moe OUT       Qwen1.5-MoE-A2.7B, bf16 (28 GB)
     python3 benches/gpu.py write small OUT          two layers of each kind, for trying out
     python3 benches/gpu.py bench OUT.. [--fastinference BIN] [--device hip:0] [--batch 1,8,32]
+    python3 benches/gpu.py compare OUT.. [--fastinference BIN] [--device hip:0]
 
 `write` needs numpy, onnx and torch (weights are drawn on the GPU where there is one). `bench` prints tokens per second and how much that
 is of the floor: the bytes that a step must read (every weight but unchosen experts and the embedding, and the caches) over the
-bandwidth of a copy on the same device.
+bandwidth of a copy on the same device. `compare` gives the device and the processor the same tokens and says how far the logits of each
+position are apart, as a share of their norm, and how often both prefer the same token.
 """
 
 import argparse
 import json
 import os
 import subprocess
+import tempfile
 
 import numpy as np
 import onnx
@@ -192,6 +195,42 @@ def bench(options):
                   f"{floor:.0f} | {share:.0%} | {found['prefill_tokens_per_s']:.0f} |", flush=True)
 
 
+def logits(folder):
+    """The first output in a folder, as f32: numpy has no bf16, whose bits are then written."""
+    values = np.load(os.path.join(folder, "output_0.npy"))
+    if values.dtype.itemsize == 2 and values.dtype.kind != "f":
+        return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+def compare(options, tokens=24):
+    for folder in options.folders:
+        with open(os.path.join(folder, "shape.json")) as f:
+            shape = json.load(f)
+        found = []
+        with tempfile.TemporaryDirectory() as out:
+            inputs = {
+                "input_ids": np.random.default_rng(3).integers(0, shape["vocabulary"], (1, tokens)),
+                "attention_mask": np.ones((1, tokens), np.int64),
+                "position_ids": np.arange(tokens)[None],
+            }
+            np.savez(os.path.join(out, "in.npz"), **inputs)
+            for device in (options.device, "cpu"):
+                at = os.path.join(out, device.replace(":", ""))
+                command = [options.fastinference, "run", folder, "--device", device, "--input", os.path.join(out, "in.npz"), "--dim", "P=0",
+                           "--output-dir", at]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{folder} on {device}: {done.stderr}", flush=True)
+                    break
+                found.append(logits(at)[0])
+        if len(found) == 2:
+            apart = np.linalg.norm(found[0] - found[1], axis=-1) / np.linalg.norm(found[1], axis=-1)
+            same = (found[0].argmax(-1) == found[1].argmax(-1)).sum()
+            print(f"{os.path.basename(folder)}: {tokens} positions, logits apart by {np.median(apart):.2e} of their norm in the median, "
+                  f"{apart.max():.2e} at most; {same} of {tokens} prefer the same token", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="what", required=True)
@@ -203,11 +242,15 @@ def main():
     benches.add_argument("--fastinference", default="target/release/fastinference")
     benches.add_argument("--device", default="hip:0")
     benches.add_argument("--batch", default="1,8,32")
+    compares = parts.add_parser("compare")
+    compares.add_argument("folders", nargs="+")
+    compares.add_argument("--fastinference", default="target/release/fastinference")
+    compares.add_argument("--device", default="hip:0")
     options = parser.parse_args()
     if options.what == "write":
         write(options.shape, options.out)
     else:
-        bench(options)
+        {"bench": bench, "compare": compare}[options.what](options)
 
 
 if __name__ == "__main__":
