@@ -18,9 +18,11 @@ mod linear;
 mod map;
 mod matmul;
 mod matmul_integer;
+mod matmul_nbits;
 mod moe;
 mod moe_join;
 mod norm;
+mod packed;
 mod pad;
 mod pick;
 mod pool;
@@ -245,6 +247,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MatMulInteger(_) => matmul_integer::matmul_integer(types),
+        CoreOp::MatMulNBits(op) => matmul_nbits::matmul_nbits(op, types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
         CoreOp::MoeJoin(op) => moe_join::moe_join(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
@@ -272,9 +275,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::GatherElements(_) => Err("no kernel reads an index for every element"),
         CoreOp::GroupQueryAttention(_) => Err("no kernel rotates, appends to a cache and attends at once"),
         CoreOp::Lrn(_) => Err("no kernel sums over neighbouring channels"),
-        CoreOp::MatMulNBits(_) | CoreOp::MoeNBits(_) | CoreOp::MoeGemmNBits(_) => {
-            Err("no kernel unpacks weights of 2, 4 or 8 bits")
-        }
+        CoreOp::MoeNBits(_) | CoreOp::MoeGemmNBits(_) => Err("no kernel unpacks weights of experts"),
         CoreOp::Moe(_) => Err("no kernel routes and multiplies at once; its parts have kernels"),
         CoreOp::OneHot(_) => Err("no kernel compares indices with their places"),
         CoreOp::Rnn(_) => Err("of recurrent layers only LSTM and GRU have kernels"),

@@ -25,6 +25,12 @@ DEV void block_sync() {
   __builtin_amdgcn_s_barrier();
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup", "local");
 }
+// What the lanes of a wave pass each other through shared memory: one wave's accesses happen in order.
+DEV void wave_sync() {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
+  __builtin_amdgcn_wave_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
+}
 DEV f32 to_f32(f32 x) { return x; }
 DEV f32 to_f32(f16 x) { return (f32)x; }
 DEV f32 to_f32(bf16 x) { return __builtin_bit_cast(f32, (u32)__builtin_bit_cast(u16, x) << 16); }

@@ -18,6 +18,7 @@ DEV u32 block_y() { return blockIdx.y; }
 DEV u32 block_z() { return blockIdx.z; }
 DEV u32 lane_id() { return threadIdx.x & 31; }
 DEV void block_sync() { __syncthreads(); }
+DEV void wave_sync() { __syncwarp(); }
 DEV f32 to_f32(f32 x) { return x; }
 DEV f32 to_f32(f16 x) { f32 r; asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x.b)); return r; }
 DEV f32 to_f32(bf16 x) { return __uint_as_float((u32)x.b << 16); }

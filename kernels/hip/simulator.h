@@ -67,6 +67,7 @@ DEV u32 block_y() { return simulator::C.y; }
 DEV u32 block_z() { return simulator::C.z; }
 DEV u32 lane_id() { return simulator::C.now->lane; }
 DEV void block_sync() { simulator::yield(simulator::BARRIER, "block_sync"); }
+DEV void wave_sync() { simulator::yield(simulator::WAVE_OP, "wave_sync"); }
 DEV f32 to_f32(f32 x) { return x; }
 DEV f32 to_f32(f16 x) { return (f32)x; }
 DEV f32 to_f32(bf16 x) { return __builtin_bit_cast(f32, (u32)x.b << 16); }

@@ -54,6 +54,7 @@ fn hip_kernels_are_used_where_they_are_meant_to_be() {
         "lstm",
         "map",
         "matmul_integer",
+        "matmul_nbits",
         "moe_join",
         "moe_route",
         "moe_route_index",

@@ -1,0 +1,156 @@
+//! Products with packed weights on the device: every code of 2, 4 and 8 bits, zero points of every form, few rows and many.
+
+mod common;
+
+use common::{Random, compare, load, on_host, simulator};
+use ir::{DType, Datum, Tensor, eval, text};
+
+/// Bytes of any value.
+fn bytes(dims: &[usize], random: &mut Random) -> Datum {
+    let n = dims.iter().product();
+    let v: Vec<u8> = (0..n).map(|_| (random.next() % 256) as u8).collect();
+    Tensor::from_slice(dims, &v).unwrap().into()
+}
+
+/// Floats of a type, some of them not finite where they may be `nasty`.
+fn floats(dtype: &str, dims: &[usize], random: &mut Random, nasty: bool) -> Datum {
+    let n: usize = dims.iter().product();
+    let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e-30];
+    let mut one = || match random.next() {
+        r if nasty && r % 400 == 0 => odd[random.next() as usize % odd.len()],
+        r => (r % 4001) as f64 / 1000.0 - 2.0,
+    };
+    let v: Vec<f64> = (0..n).map(|_| one()).collect();
+    let dtype = match dtype {
+        "f32" => DType::F32,
+        "f16" => DType::F16,
+        _ => DType::BF16,
+    };
+    Tensor::from_f64(dtype, dims, &v).unwrap().into()
+}
+
+/// How zero points are given.
+#[derive(Clone, Copy, Debug)]
+enum Zeros {
+    Middle,
+    Packed,
+    Floats,
+}
+
+/// A packed product: types of rows and scales, bits, block, outputs, inputs.
+struct Form(&'static str, &'static str, usize, usize, usize, usize, Zeros, bool);
+
+fn agrees(test: &str, forms: &[Form], rows: &[usize]) {
+    let Some(hip) = simulator(test) else { return };
+    let mut random = Random(11);
+    for Form(x, s, bits, block, n, k, zeros, biased) in forms {
+        let (blocks, width) = (k.div_ceil(*block), block * bits / 8);
+        let zero_row = (blocks * bits).div_ceil(8);
+        let zero_type = match zeros {
+            Zeros::Middle => String::new(),
+            Zeros::Packed => format!(", %z: u8[{n}, {zero_row}]"),
+            Zeros::Floats => format!(", %z: {s}[{n}, {blocks}]"),
+        };
+        let bias = if *biased { format!(", %b: {x}[{n}]") } else { String::new() };
+        let z = if matches!(zeros, Zeros::Middle) { "_" } else { "%z" };
+        let b = if *biased { "%b" } else { "_" };
+        let t = format!(
+            "graph @g(%x: {x}[R, {k}], %w: u8[{n}, {blocks}, {width}], %s: {s}[{n}, {blocks}]{zero_type}{bias}) {{ %y = matmul_nbits(%x, %w, %s, {z}, _, {b}) {{bits = {bits}, block = {block}, n = {n}, k = {k}}} return %y }}"
+        );
+        let g = text::parse(&t).unwrap_or_else(|e| panic!("{e}\n{t}"));
+        let loaded = load(hip, &g);
+        assert_eq!(on_host(loaded.plan()), [""; 0], "{t}");
+        let mut session = loaded.session(1);
+        for (round, rows) in rows.iter().enumerate() {
+            let nasty = round % 2 == 1;
+            let mut inputs = vec![
+                floats(x, &[*rows, *k], &mut random, nasty),
+                bytes(&[*n, blocks, width], &mut random),
+                floats(s, &[*n, blocks], &mut random, false),
+            ];
+            match zeros {
+                Zeros::Middle => {}
+                Zeros::Packed => inputs.push(bytes(&[*n, zero_row], &mut random)),
+                Zeros::Floats => inputs.push(floats(s, &[*n, blocks], &mut random, false)),
+            }
+            if *biased {
+                inputs.push(floats(x, &[*n], &mut random, nasty));
+            }
+            let got = session.run(&inputs).unwrap().to_vec();
+            let want = eval::run(&g, &inputs).unwrap();
+            compare(&format!("{rows} rows, {zeros:?}: {t}"), &g, &got[0], &want[0]);
+        }
+    }
+}
+
+const FEW: [usize; 6] = [1, 2, 3, 5, 0, 9];
+
+#[test]
+fn hip_packed_weights_agree_for_few_rows() {
+    agrees(
+        "hip_packed_weights_agree_for_few_rows",
+        &[
+            Form("f32", "f32", 4, 32, 37, 576, Zeros::Middle, false),
+            Form("f32", "f32", 4, 32, 37, 96, Zeros::Packed, true),
+            Form("f32", "f32", 4, 16, 5, 2080, Zeros::Floats, true),
+            Form("f32", "f16", 8, 64, 18, 128, Zeros::Packed, false),
+            Form("f32", "bf16", 2, 16, 18, 160, Zeros::Packed, true),
+            Form("f32", "f32", 2, 128, 3, 1280, Zeros::Floats, false),
+            Form("f16", "f16", 4, 32, 37, 160, Zeros::Packed, true),
+            Form("f16", "f32", 4, 128, 33, 1152, Zeros::Packed, false),
+            Form("f16", "f16", 8, 16, 17, 96, Zeros::Floats, false),
+            Form("bf16", "bf16", 4, 256, 40, 1056, Zeros::Middle, true),
+            Form("bf16", "f32", 2, 32, 16, 608, Zeros::Packed, false),
+        ],
+        &FEW,
+    );
+}
+
+/// Inputs that do not fill a block, rows that do not begin at 16 bytes, one block for a whole row.
+#[test]
+fn hip_packed_weights_agree_for_odd_sizes() {
+    agrees(
+        "hip_packed_weights_agree_for_odd_sizes",
+        &[
+            Form("f32", "f32", 4, 16, 7, 40, Zeros::Packed, false),
+            Form("f16", "f16", 4, 16, 1, 33, Zeros::Middle, false),
+            Form("bf16", "bf16", 8, 32, 9, 75, Zeros::Packed, true),
+            Form("f32", "f32", 2, 32, 9, 70, Zeros::Packed, true),
+            Form("f32", "f32", 4, 256, 9, 200, Zeros::Packed, false),
+            Form("f16", "f16", 4, 48, 9, 40, Zeros::Packed, false),
+            Form("f16", "f16", 8, 16, 19, 80, Zeros::Middle, false),
+            Form("f16", "f16", 2, 16, 19, 96, Zeros::Middle, false),
+        ],
+        &FEW,
+    );
+}
+
+/// What no kernel takes has its reason, and runs on the host.
+#[test]
+fn hip_packed_weights_without_a_kernel_run_on_the_host() {
+    let test = "hip_packed_weights_without_a_kernel_run_on_the_host";
+    let Some(hip) = simulator(test) else { return };
+    for (t, reason) in [
+        (
+            "graph @g(%x: f32[B, 32], %w: u8[5, 4, 4], %s: f32[20]) { %y = matmul_nbits(%x, %w, %s) {bits = 4, block = 8, n = 5, k = 32} return %y }",
+            "the inputs that share a scale are no power of two from 16 on",
+        ),
+        (
+            "graph @g(%x: f32[B, 32], %w: u8[5, 2, 8], %s: f32[10], %i: i32[32]) { %y = matmul_nbits(%x, %w, %s, _, %i) {bits = 4, block = 16, n = 5, k = 32} return %y }",
+            "its columns name their blocks",
+        ),
+        (
+            "graph @g(%x: f16[B, 32], %w: u8[5, 2, 8], %s: f16[10], %b: f32[5]) { %y = matmul_nbits(%x, %w, %s, _, _, %b) {bits = 4, block = 16, n = 5, k = 32} return %y }",
+            "its bias is of another element type",
+        ),
+        (
+            "graph @g(%x: f16[B, 32], %w: u8[5, 2, 8], %s: f16[10], %z: f32[10]) { %y = matmul_nbits(%x, %w, %s, %z) {bits = 4, block = 16, n = 5, k = 32} return %y }",
+            "its zero points are neither packed nor of the type of its scales",
+        ),
+    ] {
+        let g = text::parse(t).unwrap();
+        let node = g.order().into_iter().find(|n| g.op(*n).is_some()).unwrap();
+        assert_eq!(backend_hip::why_on_host(&g, node), Some(reason), "{t}");
+        common::run_both(hip, t, &g, &mut Random(3));
+    }
+}
