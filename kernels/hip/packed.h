@@ -40,21 +40,24 @@ template <int BITS, int COUNT> DEV void load_codes(Codes<BITS, COUNT>& c, const 
   if (wide) {
     if constexpr (WORDS >= 4) {
 #pragma unroll
-      for (int i = 0; i < WORDS; i += 4) {
+      for (u32 i = 0; i < WORDS; i += 4) {
         Wide v = load_wide(p + 4 * i);
         for (int j = 0; j < 4; j++) c.w[i + j] = v.w[j];
       }
     } else if constexpr (BYTES >= 4) {
-      for (int i = 0; i < WORDS; i++) c.w[i] = ((const u32*)p)[i];
+#pragma unroll
+      for (u32 i = 0; i < WORDS; i++) c.w[i] = ((const u32*)p)[i];
     } else {
       c.w[0] = ((const u16*)p)[0];
     }
     return;
   }
 #pragma unroll
-  for (int i = 0; i < WORDS; i++) {
+  for (u32 i = 0; i < WORDS; i++) {
     c.w[i] = 0;
-    for (u32 b = i * 4; b < i * 4 + 4 && b < BYTES; b++) c.w[i] |= (b < have ? (u32)p[b] : 0u) << (b % 4 * 8);
+#pragma unroll
+    for (int b = 0; b < 4; b++)
+      if (i * 4 + b < BYTES && i * 4 + b < have) c.w[i] |= (u32)p[i * 4 + b] << (8 * b);
   }
 }
 // Eight elements as memory holds them.

@@ -106,6 +106,27 @@ fn hip_packed_weights_agree_for_few_rows() {
     );
 }
 
+/// Tiles of either size, and those in f32.
+#[test]
+fn hip_packed_weights_agree_for_many_rows() {
+    let test = "hip_packed_weights_agree_for_many_rows";
+    agrees(
+        test,
+        &[
+            Form("f32", "f32", 4, 32, 70, 72, Zeros::Packed, true),
+            Form("f16", "f32", 2, 64, 5, 128, Zeros::Floats, false),
+            Form("bf16", "bf16", 8, 32, 67, 33, Zeros::Middle, false),
+            Form("f16", "f16", 4, 16, 70, 96, Zeros::Packed, true),
+            Form("bf16", "f32", 8, 128, 66, 160, Zeros::Floats, false),
+            Form("f16", "f16", 2, 32, 20, 64, Zeros::Middle, false),
+        ],
+        &[65, 130, 20, 70],
+    );
+    for (x, bits, zeros) in [("f16", 4, Zeros::Packed), ("bf16", 8, Zeros::Middle), ("f16", 2, Zeros::Floats)] {
+        agrees(test, &[Form(x, x, bits, 32, 4100, 64, zeros, true)], &[385]);
+    }
+}
+
 /// Inputs that do not fill a block, rows that do not begin at 16 bytes, one block for a whole row.
 #[test]
 fn hip_packed_weights_agree_for_odd_sizes() {

@@ -6,6 +6,13 @@ use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, input, output};
 use ir::ops::MatMulNBits;
 use kernels::{Element, table};
 
+/// From so many rows on, tiles in f32 are faster than streaming the weight once for every 4 rows.
+const MANY_ROWS: i64 = 16;
+/// Up to so many rows, matrix instructions stream the weights: once for every 32 of them.
+const STREAMED_ROWS: i64 = 64;
+/// Tiles of 128 are for products of at least so many of them: fewer would leave processors without work.
+const LARGE_TILES: i64 = 128;
+
 struct Product {
     op: MatMulNBits,
     x: Element,
@@ -50,7 +57,15 @@ impl Lowering for Product {
         let [w, scales, zeros] = self.w.memory();
         let (bias, has_bias) = (input(if self.has_bias { 5 } else { 0 }), i64::from(self.has_bias));
         let matrices = self.w.fits(self.x) && k % 32 == 0;
-        let kernel = if matrices && rows > 1 { table::nbits_stream } else { table::nbits_rows };
+        let large = ((rows + 127) / 128) * ((n + 127) / 128) >= LARGE_TILES;
+        let kernel = match matrices {
+            true if rows == 1 => table::nbits_rows,
+            true if rows <= STREAMED_ROWS => table::nbits_stream,
+            true if large => table::nbits_block,
+            true => table::nbits_block64,
+            false if rows < MANY_ROWS => table::nbits_rows,
+            false => table::nbits_matmul,
+        };
         Ok(vec![call(kernel(
             self.x,
             input(0),
