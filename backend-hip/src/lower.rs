@@ -20,6 +20,7 @@ mod matmul;
 mod matmul_integer;
 mod matmul_nbits;
 mod moe;
+mod moe_gemm_nbits;
 mod moe_join;
 mod norm;
 mod packed;
@@ -249,6 +250,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::MatMulInteger(_) => matmul_integer::matmul_integer(types),
         CoreOp::MatMulNBits(op) => matmul_nbits::matmul_nbits(op, types),
         CoreOp::MoeGemm(op) => moe::moe_gemm(op, types),
+        CoreOp::MoeGemmNBits(op) => moe_gemm_nbits::moe_gemm_nbits(op, types),
         CoreOp::MoeJoin(op) => moe_join::moe_join(op, types),
         CoreOp::MoeRoute(op) => moe::moe_route(op, types),
         CoreOp::MoeRouteIndex(op) => moe::moe_route_index(op, types),
@@ -275,8 +277,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::GatherElements(_) => Err("no kernel reads an index for every element"),
         CoreOp::GroupQueryAttention(_) => Err("no kernel rotates, appends to a cache and attends at once"),
         CoreOp::Lrn(_) => Err("no kernel sums over neighbouring channels"),
-        CoreOp::MoeNBits(_) | CoreOp::MoeGemmNBits(_) => Err("no kernel unpacks weights of experts"),
-        CoreOp::Moe(_) => Err("no kernel routes and multiplies at once; its parts have kernels"),
+        CoreOp::Moe(_) | CoreOp::MoeNBits(_) => Err("no kernel routes and multiplies at once; its parts have kernels"),
         CoreOp::OneHot(_) => Err("no kernel compares indices with their places"),
         CoreOp::Rnn(_) => Err("of recurrent layers only LSTM and GRU have kernels"),
         CoreOp::TensorScatter(_) => Err("no kernel writes rows to a place per sample"),
