@@ -1,7 +1,8 @@
-//! `attention`: keys and values behind their pasts, read in place; with `present` they are joined first, and read from there.
+//! `attention`: keys and values behind their pasts, read in place; with `present` they are joined first, and read from there. So are
+//! those whose past is a buffer that each sequence has filled to another length, in scratch memory where they are no results.
 
 use super::copy::{strides, walk};
-use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output};
+use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output, scratch};
 use ir::ops::{Attention, Unseen};
 use ir::{DType, Dim};
 use kernels::{Element, table};
@@ -14,14 +15,16 @@ struct Attending {
     /// Bytes of one length.
     lengths: i64,
     past: bool,
+    /// Bytes of keys and values where they are joined, but no results.
+    joined: Option<Dim>,
 }
 
 pub(super) fn attention(op: &Attention, types: &Types<'_>) -> Chosen {
     if op.scores.is_some() {
         return Err("its scores are a result");
     }
-    if op.total.is_some() {
-        return Err("its past is a buffer that each sequence has filled to another length");
+    if op.total.is_some() && !op.causal {
+        return Err("its past is a buffer, of which it sees more than what comes before");
     }
     let found = types.element(0)?;
     let float = matches!(found, Element::F32 | Element::F16 | Element::BF16);
@@ -50,7 +53,26 @@ pub(super) fn attention(op: &Attention, types: &Types<'_>) -> Chosen {
         }
     }
     let past = types.input(4).is_some();
-    Ok(Box::new(Attending { op: op.clone(), element: found, mask, lengths, past }))
+    let joined = match &op.total {
+        Some(total) if !op.present => Some(joined_elements(types, total)? * found.bytes()),
+        _ => None,
+    };
+    Ok(Box::new(Attending { op: op.clone(), element: found, mask, lengths, past, joined }))
+}
+
+/// Elements of keys and values behind their pasts, in buffers of at least `total` rows.
+fn joined_elements(types: &Types<'_>, total: &Dim) -> Result<Dim, &'static str> {
+    let of_a_row = |i: usize| match types.dims(i)? {
+        [_, h, _, d] => Ok(h * d),
+        [_, _, w] => Ok(w.clone()),
+        _ => Err("its heads are not known"),
+    };
+    let rows = match types.input(4) {
+        Some(_) => Dim::max(&types.dims(4)?[2], total),
+        None => Dim::max(&Dim::constant(0), total),
+    };
+    let batch = types.dims(1)?.first().ok_or("its heads are not known")?;
+    Ok(batch * rows * (of_a_row(1)? + of_a_row(2)?))
 }
 
 /// Elements of a head.
@@ -119,17 +141,67 @@ impl Attending {
     }
 }
 
+/// The rows of a buffer: how many there are, and whether its sequences are prompts, which have none of before.
+struct Buffer {
+    length: usize,
+    prompt: bool,
+}
+
+impl Attending {
+    /// The buffer that keys and values are joined in; `None` without `total`.
+    fn buffer(&self, sizes: &Sizes<'_>, steps: usize) -> Option<Buffer> {
+        self.op.total.as_ref()?;
+        let total = *sizes.numbers.last()?;
+        let past = if self.past { sizes.ins[4][2] } else { 0 };
+        Some(Buffer { length: past.max(usize::try_from(total).unwrap_or(0)), prompt: total == steps as i64 })
+    }
+
+    /// Joins a buffer (operand 4 or 5) and new rows (operand 1 or 2) in `to`.
+    fn fill(&self, i: usize, sizes: &Sizes<'_>, new: &Heads, buffer: &Buffer, to: Memory) -> Option<Call<Memory>> {
+        let [b, h, steps, width] = new.dims.map(|n| n as i64);
+        let (old, past) = if self.past { (i + 3, sizes.ins[i + 3][2]) } else { (i, 0) };
+        let lengths = if self.lengths == 8 { Element::I64 } else { Element::I32 };
+        let (length, inside) = (buffer.length as i64, i64::from(sizes.ins[i].len() == 3));
+        let (rows, past, prompt) = (input(i), past as i64, i64::from(buffer.prompt));
+        let made = table::present(
+            self.element,
+            lengths,
+            input(old),
+            rows,
+            input(6),
+            to,
+            b,
+            h,
+            past,
+            steps,
+            length,
+            width,
+            inside,
+            prompt,
+        );
+        (b * h * length * width > 0).then(|| call(made))
+    }
+}
+
 impl Lowering for Attending {
     fn name(&self) -> &'static str {
         "attention"
     }
 
     fn files(&self) -> &'static [&'static str] {
-        if self.op.present { &["attention", "copy"] } else { &["attention"] }
+        match (&self.op.total, self.op.present) {
+            (Some(_), _) => &["attention", "present"],
+            (None, true) => &["attention", "copy"],
+            (None, false) => &["attention"],
+        }
     }
 
     fn numbers(&self) -> Vec<Dim> {
-        self.op.offset.iter().cloned().collect()
+        self.op.offset.iter().chain(&self.op.total).cloned().collect()
+    }
+
+    fn scratch(&self) -> Option<Dim> {
+        self.joined.clone()
     }
 
     fn calls(&self, sizes: &Sizes<'_>) -> Result<Vec<Call<Memory>>, String> {
@@ -141,13 +213,25 @@ impl Lowering for Attending {
             return Err(format!("{hq} query heads do not share {hk} key heads"));
         }
         let past = if self.past { sizes.ins[4][2] } else { 0 };
-        let keys = past + new;
+        let buffer = self.buffer(sizes, new);
+        let keys = buffer.as_ref().map_or(past + new, |b| b.length);
         if self.lengths > 0 && sizes.ins[6].iter().product::<usize>() != b {
             return Err(format!("{b} lengths are needed"));
         }
         let mut calls = vec![];
         let (mut of_k, mut of_v, mut split) = ((input(1), k.by), (input(2), v.by), past);
-        if op.present {
+        if let Some(buffer) = &buffer {
+            if new > keys {
+                return Err(format!("{new} new rows do not fit a buffer of {keys}"));
+            }
+            let second = (b * hk * keys * d) as i64 * self.element.bytes();
+            let (to_k, to_v) = if op.present { (output(1), output(2)) } else { (scratch(0), scratch(second)) };
+            calls.extend(self.fill(1, sizes, &k, buffer, to_k));
+            calls.extend(self.fill(2, sizes, &v, buffer, to_v));
+            of_k = (to_k, [hk * keys * d, keys * d, d]);
+            of_v = (to_v, [hk * keys * dv, keys * dv, dv]);
+            split = 0;
+        } else if op.present {
             calls.extend(self.join(1, sizes, &k, 1)?);
             calls.extend(self.join(2, sizes, &v, 2)?);
             of_k = (output(1), [hk * keys * d, keys * d, d]);
@@ -167,10 +251,13 @@ impl Lowering for Attending {
             Unseen::Mean => 1,
             Unseen::Nan => 2,
         };
-        let (offset, has_offset) = match (sizes.numbers.first(), self.past) {
-            (Some(first), _) => (*first, true),
-            (None, true) => (past as i64, true),
-            (None, false) => (0, false),
+        // The sequences of a prompt begin at 0 and are as long as it is: behind that nothing is seen, for they are causal.
+        let prompt = buffer.as_ref().is_some_and(|b| b.prompt);
+        let wide = if prompt { 0 } else { self.lengths };
+        let (offset, has_offset) = match (&op.offset, &buffer) {
+            (Some(_), _) => (sizes.numbers[0], true),
+            (None, Some(_)) => (0, prompt),
+            (None, None) => (past as i64, self.past),
         };
         let flags = [op.causal, op.left.is_some(), op.right.is_some(), has_offset, op.guard];
         let flags = flags.iter().enumerate().map(|(i, on)| u32::from(*on) << i).sum();
@@ -179,7 +266,7 @@ impl Lowering for Attending {
         for (word, n) in by.iter_mut().zip(numbers) {
             *word = u32::try_from(*n).map_err(|_| "a stride is too large for the kernel".to_string())?;
         }
-        by[16..].copy_from_slice(&[self.mask.0, self.lengths as u32, unseen, flags]);
+        by[16..].copy_from_slice(&[self.mask.0, wide as u32, unseen, flags]);
         let there = |there: bool, i: usize| if there { input(i) } else { input(0) };
         let kernel = match d.max(dv) {
             0..=64 => table::attention64,
@@ -189,7 +276,7 @@ impl Lowering for Attending {
         let mask_bytes = if self.mask.0 == 0 { 0 } else { sizes.ins[3].iter().product::<usize>() as i64 * self.mask.1 };
         // Positions may be moved by any number: the sums stay far from the ends of i64.
         let limited = |n: Option<i64>| n.unwrap_or(0).clamp(-(1 << 48), 1 << 48);
-        let past_there = self.past && !op.present;
+        let past_there = self.past && !op.present && buffer.is_none();
         let [b, group, hk, s, keys, split, d, dv] = [b, hq / hk, hk, s, keys, split, d, dv].map(|n| n as i64);
         calls.push(call(kernel(
             self.element,
@@ -199,7 +286,7 @@ impl Lowering for Attending {
             there(past_there, 4),
             there(past_there, 5),
             there(self.mask.0 > 0, 3),
-            there(self.lengths > 0, 6),
+            there(wide > 0, 6),
             output(0),
             b,
             group,
@@ -210,7 +297,7 @@ impl Lowering for Attending {
             d,
             dv,
             mask_bytes,
-            self.lengths * b,
+            wide * b,
             limited(Some(offset)),
             limited(op.left),
             limited(op.right),
