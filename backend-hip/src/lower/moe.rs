@@ -18,6 +18,11 @@ struct Route {
 }
 
 pub(super) fn moe_route(op: &MoeRoute, types: &Types<'_>) -> Chosen {
+    Ok(Box::new(route(op.clone(), types)?.0))
+}
+
+/// The router, and how many experts it has.
+fn route(op: MoeRoute, types: &Types<'_>) -> Result<(Route, i64), &'static str> {
     let element = types.element(0)?;
     let float = matches!(element, Element::F32 | Element::F16 | Element::BF16);
     let has_bias = types.input(1).is_some();
@@ -26,7 +31,7 @@ pub(super) fn moe_route(op: &MoeRoute, types: &Types<'_>) -> Chosen {
     }
     let [_, experts] = types.dims(0)? else { return Err("its logits are not [rows, experts]") };
     match experts.as_const() {
-        Some(n) if n <= 1024 && op.k <= 64 => Ok(Box::new(Route { op: op.clone(), element, has_bias })),
+        Some(n) if n <= 1024 && op.k <= 64 => Ok((Route { op, element, has_bias }, n)),
         _ => Err("it has more than 1024 experts or chooses more than 64"),
     }
 }
@@ -79,10 +84,7 @@ struct RouteIndex {
 const FEW: [i64; 2] = [1024, 256];
 
 pub(super) fn moe_route_index(op: &MoeRouteIndex, types: &Types<'_>) -> Chosen {
-    let op = op.route();
-    moe_route(&op, types)?;
-    let experts = types.dims(0)?[1].as_const().ok_or("it is not known how many experts it has")?;
-    let route = Route { op, element: types.element(0)?, has_bias: types.input(1).is_some() };
+    let (route, experts) = route(op.route(), types)?;
     Ok(Box::new(RouteIndex { route, experts }))
 }
 
