@@ -350,6 +350,35 @@ fn combine<const FMA: bool>(finish: Finish, g: f32, u: f32) -> f32 {
     activate::<FMA>(finish.gate, g) * (u + finish.beta)
 }
 
+/// A loop for each gate, so that none has branches. Loops and no `for_each`: a closure that is not inlined is compiled without
+/// the features of the function around it, and then each `fma` is a call.
+macro_rules! each_gate {
+    ($gate:expr, |$g:ident| $loop:expr) => {
+        match $gate {
+            Gate::Identity => {
+                let $g = Gate::Identity;
+                $loop
+            }
+            Gate::Silu(alpha) => {
+                let $g = Gate::Silu(alpha);
+                $loop
+            }
+            Gate::Gelu => {
+                let $g = Gate::Gelu;
+                $loop
+            }
+            Gate::GeluTanh => {
+                let $g = Gate::GeluTanh;
+                $loop
+            }
+            Gate::Relu => {
+                let $g = Gate::Relu;
+                $loop
+            }
+        }
+    };
+}
+
 vectorise! {
     pub(crate) fn add_scaled<FMA>(weight: f32, x: &[f32], y: &mut [f32]) {
         for (y, x) in y.iter_mut().zip(x) {
@@ -362,13 +391,9 @@ vectorise! {
         for (y, bias) in y.iter_mut().zip(bias) {
             *y += bias;
         }
-        match finish.gate {
-            Gate::Identity => {}
-            Gate::Silu(alpha) => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::Silu(alpha), *y)),
-            Gate::Gelu => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::Gelu, *y)),
-            Gate::GeluTanh => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::GeluTanh, *y)),
-            Gate::Relu => y.iter_mut().for_each(|y| *y = activate::<FMA>(Gate::Relu, *y)),
-        }
+        each_gate!(finish.gate, |gate| for y in y.iter_mut() {
+            *y = activate::<FMA>(gate, *y);
+        });
     }
 
     pub(crate) fn gated<FMA>(finish: Finish, g: &[f32], g_bias: &[f32], u: &[f32], u_bias: &[f32], y: &mut [f32]) {
@@ -377,22 +402,26 @@ vectorise! {
             *y += bias;
         }
         // A missing bias is a slice without elements; nothing is copied for it.
-        let biased = u_bias.len() == u.len();
-        let u = |i: usize| if biased { u[i] + u_bias[i] } else { u[i] };
-        match finish.gate {
-            Gate::Identity => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Identity, ..finish }, *y, u(i))),
-            Gate::Silu(a) => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Silu(a), ..finish }, *y, u(i))),
-            Gate::Gelu => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Gelu, ..finish }, *y, u(i))),
-            Gate::GeluTanh => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::GeluTanh, ..finish }, *y, u(i))),
-            Gate::Relu => y.iter_mut().enumerate().for_each(|(i, y)| *y = combine::<FMA>(Finish { gate: Gate::Relu, ..finish }, *y, u(i))),
+        if u_bias.len() == u.len() {
+            each_gate!(finish.gate, |gate| for ((y, u), bias) in y.iter_mut().zip(u).zip(u_bias) {
+                *y = combine::<FMA>(Finish { gate, ..finish }, *y, u + bias);
+            });
+        } else {
+            each_gate!(finish.gate, |gate| for (y, u) in y.iter_mut().zip(u) {
+                *y = combine::<FMA>(Finish { gate, ..finish }, *y, *u);
+            });
         }
     }
 
     pub(crate) fn alternating<FMA>(finish: Finish, p: &[f32], bias: &[f32], y: &mut [f32]) {
-        let biased = bias.len() == p.len();
-        let at = |i: usize| if biased { p[i] + bias[i] } else { p[i] };
-        for (i, y) in y.iter_mut().enumerate() {
-            *y = combine::<FMA>(finish, at(2 * i), at(2 * i + 1));
+        let (p, _) = p.as_chunks::<2>();
+        match bias.as_chunks::<2>().0 {
+            [] => each_gate!(finish.gate, |gate| for (y, [g, u]) in y.iter_mut().zip(p) {
+                *y = combine::<FMA>(Finish { gate, ..finish }, *g, *u);
+            }),
+            bias => each_gate!(finish.gate, |gate| for ((y, [g, u]), [g_bias, u_bias]) in y.iter_mut().zip(p).zip(bias) {
+                *y = combine::<FMA>(Finish { gate, ..finish }, g + g_bias, u + u_bias);
+            }),
         }
     }
 }
