@@ -326,6 +326,14 @@ mod tests {
         assert!(worst(f32::INFINITY, sigmoid::<true>, |x| 1.0 / (1.0 + (-x).exp())) < 3.0);
     }
 
+    /// `sqrt(1 - tanh(x)^2)` is a number for every number.
+    #[test]
+    fn tanh_is_never_above_one() {
+        for x in every_kth().chain((0..4_000_000).map(|k| k as f32 * 5e-6)).filter(|x| !x.is_nan()) {
+            assert!(tanh::<true>(x).abs() <= 1.0 && tanh::<false>(x).abs() <= 1.0, "tanh {x:e}");
+        }
+    }
+
     #[test]
     fn erf_is_within_its_bound() {
         assert!(worst(f32::INFINITY, erf::<true>, erf_f64) < 2.0);
