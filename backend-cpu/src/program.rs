@@ -33,6 +33,8 @@ pub(crate) struct Operand {
     /// Bytes from the start of the source.
     pub(crate) offset: Dim,
     pub(crate) ty: ValueType,
+    /// Whether the source is a weight in another layout than rows: its bytes are not those of its elements, and are taken whole.
+    pub(crate) packed: bool,
 }
 
 /// Where a value lies.
@@ -150,7 +152,8 @@ impl Resolve<'_> {
                 Source::Weight(self.inline.get(name).or_else(|| self.weights.get(name)).ok_or_else(missing)?.clone())
             }
         };
-        Ok(Operand { source, offset: loc.offset.clone(), ty: ty.clone() })
+        let packed = self.layout(loc) != Layout::RowMajor;
+        Ok(Operand { source, offset: loc.offset.clone(), ty: ty.clone(), packed })
     }
 
     fn layout(&self, loc: &Loc) -> Layout {

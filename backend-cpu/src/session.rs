@@ -312,10 +312,11 @@ impl Frame {
                     let start = sizes.in_offsets[i];
                     &t.bytes()[start..start + ty.dtype.bytes(dims.iter().product())]
                 }
-                Source::Weight(t) => match sizes.in_offsets[i] {
-                    0 => t.bytes(),
-                    start => &t.bytes()[start..start + ty.dtype.bytes(dims.iter().product())],
-                },
+                Source::Weight(t) if o.packed => t.bytes(),
+                Source::Weight(t) => {
+                    let start = sizes.in_offsets[i];
+                    &t.bytes()[start..start + ty.dtype.bytes(dims.iter().product())]
+                }
                 Source::Slot(_) | Source::Absent => unreachable!("such a step is late"),
             };
             ins.push(Some(View { dtype: ty.dtype, dims, bytes }));

@@ -48,9 +48,9 @@ impl Frame {
         let Some(kernel) = &instr.kernel else { return Ok(None) };
         let mut operands: SmallVec<[Datum; 4]> = SmallVec::new();
         for o in &instr.ins {
-            // A packed weight keeps its panels; everything else is a plain tensor.
+            // A packed weight keeps its panels; everything else is a plain tensor, of a weight the part that the operand is.
             match &o.source {
-                Source::Weight(t) => operands.push(t.clone().into()),
+                Source::Weight(t) if o.packed => operands.push(t.clone().into()),
                 _ => operands.push(self.datum(o, inputs)?),
             }
         }
@@ -58,7 +58,7 @@ impl Frame {
             .iter()
             .zip(&instr.ins)
             .map(|(d, o)| match &o.source {
-                Source::Weight(_) => Fact::of(o.ty.clone()),
+                Source::Weight(_) if o.packed => Fact::of(o.ty.clone()),
                 _ => fact(d),
             })
             .collect();
@@ -76,7 +76,7 @@ impl Frame {
             .iter()
             .zip(&instr.ins)
             .map(|(d, o)| match (&o.source, o.ty.as_tensor()) {
-                (Source::Weight(_), Some(ty)) => ty.shape.as_const().map(|d| d.into_iter().collect()),
+                (Source::Weight(_), Some(ty)) if o.packed => ty.shape.as_const().map(|d| d.into_iter().collect()),
                 _ => d.as_tensor().map(|t| t.dims().iter().copied().collect()),
             })
             .collect();

@@ -58,6 +58,8 @@ impl OpSpec for Slice {
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%x: f32[N, 9]) { %y = slice(%x) {axes = [1], starts = [2], ends = [-1], steps = [3]} return %y }",
         "graph @g(%x: f32[N, 9, 3]) { %y = slice(%x) {axes = [0, 2], starts = [-1, 2], ends = [-9223372036854775807, -4], steps = [-1, -1]} return %y }",
+        "graph @g(%x: f32[N]) { %w = const [5.0, 6.0, 7.0] : f32[1, 3] %y = slice(%w) {axes = [1], starts = [0], ends = [N], steps = [1]} %z = slice(%w) {axes = [1], starts = [1], ends = [N], steps = [1]} %a = neg(%y) return %y, %z, %a }",
+        "graph @g(%x: f32[N]) { %w = const [5.0, 6.0, 7.0, 8.0] : f32[4] %at = nonzero(%x) %zero = const [0] : i64[] %n = mul(%at, %zero) %y = slice(%w) {axes = [0], starts = [1], ends = [N + 2], steps = [1]} %z = gather(%y, %n) {axis = 0} return %z }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
