@@ -3,7 +3,7 @@
 use crate::pass::Miss;
 use crate::pattern::Pattern;
 use ir::graph::{Graph, NodeId, Origin, Value};
-use ir::ops::{Fact, Op, Operands};
+use ir::ops::{Constraint, Fact, Op, Operands};
 use ir::{DType, Tensor, Truth, ValueType};
 use std::cell::Cell;
 
@@ -40,11 +40,7 @@ impl<'g> Edit<'g> {
             op.infer(&operands).map_err(|_| Miss::Refused("the operands do not fit the new operator"))?;
             operands.into_assumed()
         };
-        let known = |c: &ir::ops::Constraint| {
-            let flipped = ir::ops::Constraint { left: c.right.clone(), right: c.left.clone() };
-            self.graph.constraints.contains(c) || self.graph.constraints.contains(&flipped)
-        };
-        if !assumed.iter().all(known) {
+        if !assumed.iter().all(|c| follows(self.graph, c)) {
             return Err(Miss::Refused("the new operator would assume more about the shapes than the model does"));
         }
         let name = self.graph.name(self.root).clone();
@@ -180,4 +176,23 @@ fn surely_same(a: &ValueType, b: &ValueType) -> bool {
         }
         (a, b) => a == b,
     }
+}
+
+/// Whether a chain of the model's own equations leads from one side to the other: what one reshape and the next assume is
+/// enough for both at once.
+fn follows(graph: &Graph, c: &Constraint) -> bool {
+    let mut equal = vec![&c.left];
+    let mut at = 0;
+    while at < equal.len() {
+        let from = equal[at];
+        for known in &graph.constraints {
+            for (a, b) in [(&known.left, &known.right), (&known.right, &known.left)] {
+                if a == from && !equal.contains(&b) {
+                    equal.push(b);
+                }
+            }
+        }
+        at += 1;
+    }
+    equal.contains(&&c.right)
 }

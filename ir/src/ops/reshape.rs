@@ -26,6 +26,7 @@ impl OpSpec for Reshape {
             if count.same(&asked) == Truth::No {
                 return Err(operands.wrong(0, format!("{x} has {count} elements, the new shape has {asked}")));
             }
+            operands.assume_same(&count, &asked)?;
         }
         Ok(vec![TensorType::new(x.dtype, self.shape.iter().cloned()).into()])
     }
@@ -45,5 +46,33 @@ impl OpSpec for Reshape {
 
     fn tolerance(&self, _: DType) -> Tolerance {
         Tolerance::EXACT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Tensor, eval, text};
+
+    fn constraints(text: &str) -> Vec<String> {
+        text::parse(text).unwrap().constraints.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_half_makes_the_whole_even() {
+        let text = "graph @g(%x: f32[S]) { %y = reshape(%x) {shape = [2, floordiv(S, 2)]} return %y }";
+        assert_eq!(constraints(text), ["S = 2*floordiv(S, 2)"]);
+        let g = text::parse(text).unwrap();
+        let run = |n: usize| eval::run(&g, &[Tensor::from_slice(&[n], &vec![1f32; n]).unwrap().into()]);
+        assert!(run(6).is_ok() && run(0).is_ok() && run(5).is_err());
+    }
+
+    /// Of one row the slice has 63 elements: the shape says so before anything runs.
+    #[test]
+    fn what_a_slice_may_lack_is_a_condition() {
+        let text = "graph @g(%x: f32[64*N]) { %s = slice(%x) {axes = [0], ends = [65], starts = [1], steps = [1]} \
+                    %y = reshape(%s) {shape = [1, 64]} return %y }";
+        assert_eq!(constraints(text).len(), 1);
+        let known = "graph @g(%x: f32[N, 6]) { %y = reshape(%x) {shape = [2*N, 3]} return %y }";
+        assert!(constraints(known).is_empty());
     }
 }

@@ -6,13 +6,26 @@ use ir::graph::{Graph, NodeId, Origin, Value};
 use ir::ops::{Binary, Cast, Compare, CoreOp, Op, Reduce, ReduceFn, Reshape, Select};
 use ir::scalar::{BinaryFn, CompareFn};
 use ir::{DType, Dim, Tensor};
+use std::collections::HashSet;
+
+/// Which products leave out what is multiplied by 0.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Which {
+    /// All of two computed values.
+    All,
+    /// Those with probabilities: of what a softmax gave, before another product of matrices. Scores, `q k^T`, are not among them.
+    Weighted,
+}
 
 /// The graph with products of elements and of matrices taken apart; `None` where one does not type that way.
-pub(super) fn products_of_zero(graph: &Graph) -> Option<Graph> {
+pub(super) fn products_of_zero(graph: &Graph, which: Which) -> Option<Graph> {
     let mut made = graph.clone();
     for id in graph.order() {
         let operands = graph.operands(id);
         if operands.len() != 2 || operands.iter().any(|v| graph.constant_of(*v).is_some()) {
+            continue;
+        }
+        if which == Which::Weighted && !operands.iter().any(|v| are_probabilities(graph, *v)) {
             continue;
         }
         match graph.op(id) {
@@ -33,6 +46,20 @@ pub(super) fn products_of_zero(graph: &Graph) -> Option<Graph> {
     }
     made.remove_dead();
     Some(made)
+}
+
+/// Whether a value comes from a softmax without a product of matrices on the way.
+fn are_probabilities(graph: &Graph, v: Value) -> bool {
+    let (mut todo, mut seen) = (vec![v.node], HashSet::new());
+    while let Some(id) = todo.pop() {
+        match graph.op(id) {
+            _ if !seen.insert(id) => {}
+            Some(Op::CoreOp(CoreOp::Softmax(_))) => return true,
+            None | Some(Op::CoreOp(CoreOp::MatMul(_) | CoreOp::Linear(_))) => {}
+            Some(_) => todo.extend(graph.operands(id).iter().map(|o| o.node)),
+        }
+    }
+    false
 }
 
 fn add(graph: &mut Graph, op: impl Into<Op>, operands: &[Value]) -> Option<Value> {

@@ -95,7 +95,8 @@ pub fn on_host(plan: &CheckedPlan) -> Vec<String> {
 }
 
 fn close(a: f64, b: f64, scale: f64, t: Tolerance) -> bool {
-    a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= t.relative * b.abs() + t.absolute * scale
+    let near = b.is_finite() && (a - b).abs() <= t.relative * b.abs() + t.absolute * scale;
+    a == b || a.is_nan() && b.is_nan() || near
 }
 
 /// Fails unless two results agree within the tolerance of all operators of the graph together.

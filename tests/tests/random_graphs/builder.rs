@@ -169,8 +169,9 @@ impl Builder {
         Some(())
     }
 
-    /// The model: every value that no node reads is a result, and some others.
-    pub fn model(mut self) -> (Vec<u8>, Vec<Value>, Vec<Value>) {
+    /// The model: every value that no node reads is a result, and some others. Twice: as drawn, perhaps with symbols for
+    /// dimensions of inputs, and with numbers for all.
+    pub fn model(mut self) -> (Vec<u8>, Vec<u8>, Vec<Value>, Vec<Value>) {
         let read = |name: &String| self.nodes.iter().any(|n| n.input.contains(name));
         let mut outputs: Vec<Value> = self.values.iter().filter(|v| !read(&v.name)).cloned().collect();
         if let Some(more) = self.values.get(self.choices.below(self.values.len()))
@@ -194,17 +195,20 @@ impl Builder {
             let r#type = Some(pb::TypeProto { value, ..Default::default() });
             ValueInfoProto { name: v.name.clone(), r#type, ..Default::default() }
         };
-        let graph = GraphProto {
-            name: "random".into(),
-            node: self.nodes,
-            initializer: self.weights,
-            input: self.inputs.iter().map(|v| info(v, self.symbolic)).collect(),
-            output: outputs.iter().map(|v| info(v, false)).collect(),
-            ..Default::default()
+        let encode = |symbolic: bool| {
+            let graph = GraphProto {
+                name: "random".into(),
+                node: self.nodes.clone(),
+                initializer: self.weights.clone(),
+                input: self.inputs.iter().map(|v| info(v, symbolic)).collect(),
+                output: outputs.iter().map(|v| info(v, false)).collect(),
+                ..Default::default()
+            };
+            let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
+            ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() }.encode_to_vec()
         };
-        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 17 }];
-        let model = ModelProto { ir_version: 8, opset_import, graph: Some(graph), ..Default::default() };
-        (model.encode_to_vec(), self.inputs, outputs)
+        let (drawn, fixed) = (encode(self.symbolic), encode(false));
+        (drawn, fixed, self.inputs, outputs)
     }
 }
 
