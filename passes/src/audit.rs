@@ -72,9 +72,9 @@ impl Audit {
     /// Evaluates both graphs; inputs that the first one cannot be evaluated with say nothing.
     ///
     /// Where the graph after has more operators that leave out what has no weight, a result may also be what the graph before
-    /// gives when 0 times anything is 0, in all its products or in those with probabilities: an infinite value that a mask hides is `0 * inf` in a product of matrices and nothing in
-    /// an `attention`, and so is an expert that was not chosen in a `moe_gemm`. That is the one difference that rewrites are
-    /// meant to make; a NaN of any other cause stays one.
+    /// gives when 0 times anything is 0, in all its products or in those with probabilities: an infinite value that a mask hides
+    /// is `0 * inf` in a product of matrices and nothing in an `attention`, and so is an expert that was not chosen in a
+    /// `moe_gemm`. That is the one difference that rewrites are meant to make; a NaN or an infinity of any other cause stays one.
     pub fn compare(&self, before: &Graph, after: &Graph) -> Result<(), Difference> {
         let may_omit = omitting(after) > omitting(before);
         for inputs in &self.cases {

@@ -73,7 +73,8 @@ pub struct Builder {
     pub values: Vec<Value>,
     pub inputs: Vec<Value>,
     pub nodes: Vec<NodeProto>,
-    /// Whether tract is known to differ: remainders take the sign of the dividend there, not of the divisor.
+    /// Whether tract is known to differ: remainders take the sign of the dividend there, not of the divisor; a LogSoftmax of
+    /// numbers far apart is -inf there.
     pub apart: bool,
     weights: Vec<TensorProto>,
     symbolic: bool,
