@@ -9,7 +9,7 @@ use super::super::pack::{PANEL, panel_elems};
 use super::super::pool::{MatMut, Pool, Tile};
 use super::simd::{Element, Kernel, Simd};
 use super::tile::tile_rows;
-use super::{Epilogue, K_BLOCK, Panels, Ready, Rows, even_chunk, multiply, pack_row_tiles};
+use super::{Epilogue, K_BLOCK, Panels, Ready, Rows, multiply, pack_row_tiles};
 use crate::kernels::math;
 use crate::kernels::vectorise::vectorise;
 use std::ops::Range;
@@ -120,10 +120,11 @@ pub struct Finish {
     pub limit: f32,
 }
 
-/// Columns of a task.
+/// Columns of a task: equal shares, and as wide as may be, since each task packs all rows for itself.
 fn task_cols(pool: &Pool, n: usize) -> usize {
     let panels = n.div_ceil(PANEL).max(1);
-    (even_chunk(panels, pool.threads()) * PANEL).min(MOST_COLS)
+    let rounds = panels.div_ceil(pool.threads() * MOST_COLS / PANEL);
+    panels.div_ceil(pool.threads() * rounds).next_multiple_of(2) * PANEL
 }
 
 /// Columns of results that a task keeps for a block of rows: of both products, each with up to a panel on both sides.

@@ -5,9 +5,8 @@ use super::simd::{Element, Simd};
 /// Rows of the largest tile.
 pub(super) const MAX_ROWS: usize = 12;
 
-/// Rows up to which memory, not the multipliers, is the limit.
-const STREAMING_ROWS: usize = 8;
-/// Vectors of weights to ask for ahead of the current one.
+/// Vectors of weights to ask for ahead of the current one. The first tile of rows finds none of its weights in the L2 cache, and a
+/// hint costs the others little.
 const PREFETCH: usize = 32;
 
 /// The sums of one tile, `[row][panel]` packed without gaps.
@@ -78,9 +77,7 @@ fn accumulate<S: Simd, E: Element, const ROWS: usize, const PANELS: usize>(
         let mut w = [simd.splat(0.0); PANELS];
         for panel in 0..PANELS {
             w[panel] = E::load(simd, &panels[panel][p]);
-            if ROWS <= STREAMING_ROWS {
-                simd.prefetch(panels[panel].as_ptr().wrapping_add(p + PREFETCH));
-            }
+            simd.prefetch(panels[panel].as_ptr().wrapping_add(p + PREFETCH));
         }
         for row in 0..ROWS {
             let x = simd.splat(a[p][row]);
