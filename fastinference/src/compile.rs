@@ -2,10 +2,10 @@
 
 use crate::carry::{Carried, code_for};
 use crate::device::{DeviceOptions, Engine};
-use crate::{Error, Model};
+use crate::{Compute, Error, Model};
 use bytes::Bytes;
 use ir::DType;
-use passes::{Driver, Miss, Stage, audit::Audit, make_kv_stateful, pipeline};
+use passes::{Driver, Miss, Stage, audit::Audit, make_kv_stateful, narrow_floats, pipeline};
 use plan::store::{WriteOptions, write};
 use plan::{CheckedPlan, CodeObject, GraphWeights, Hash, Layout, Source, WeightSource, Weights};
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ pub struct CompileOptions {
     pub link_weights: bool,
     /// Symbols of the inputs that are numbers from now on.
     pub dims: BTreeMap<String, i64>,
+    /// What the model's f32 becomes: activations, weights and the caches of `step`. `main` keeps the signature of the ONNX model.
+    pub compute: Option<Compute>,
     /// Evaluate the graph before and after every pass and compare; slow, for small models.
     pub verify: bool,
     /// End the pipeline after the pass of this name.
@@ -56,6 +58,9 @@ pub struct Report {
     pub rewrites: BTreeMap<String, usize>,
     /// Places where a rule matched and was refused: rule, place with its ONNX nodes, reason.
     pub near_misses: Vec<String>,
+    /// With [`CompileOptions::compute`], operators that stay f32 all the same, by reason and operator; those of the entry `step`
+    /// where there is one.
+    pub kept_f32: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
     /// Operators that will run their reference evaluation, and how many nodes of each.
     pub reference: BTreeMap<String, usize>,
     /// With how many inputs the graph was evaluated before and after every pass; `None` when that was not asked for.
@@ -84,6 +89,9 @@ pub struct Compiled {
 
 /// Files of a model's folder that a plan carries along.
 const COMPANIONS: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "config.json", "generation_config.json"];
+
+/// The entry with the signature of the ONNX model.
+const MAIN: &str = "main";
 
 /// What [`CompileOptions::print_after`] calls the graph before the first pass.
 const IMPORT: &str = "import";
@@ -126,6 +134,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     }
     progress.stage("passes");
     known_passes(options)?;
+    options.compute.map_or(Ok(()), |compute| compute.check(&graph))?;
     let audit = options.verify.then(|| Audit::of(&graph));
     let inputs_evaluated = audit.as_ref().map(Audit::len);
     let mut show = |pass: &'static str, graph: &ir::Graph| {
@@ -133,32 +142,39 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
             progress.graph(pass, graph);
         }
     };
-    let mut did = passes::Report::default();
-    let mut run = |stages: Vec<Stage>, graph: &mut ir::Graph, audit: Option<&Audit>| {
-        let ends = options.stop_after.as_ref().is_some_and(|last| names(&stages).contains(&last.as_str()));
-        let mut driver = Driver::new(stages);
+    let mut log: Vec<(&str, &str, passes::Entry)> = vec![];
+    // Entries share the weights that are narrowed for both.
+    let narrowed = narrow_floats::Narrowed::default();
+    let mut run = |entry, stages: &[Stage], graph: &mut ir::Graph, audit: Option<&Audit>| {
+        let ends = options.stop_after.as_ref().is_some_and(|last| names(stages).contains(&last.as_str()));
+        let mut driver = Driver::new(stages.to_vec());
         driver.stop_after = options.stop_after.clone();
         driver.audit = audit.cloned();
+        driver.narrowed = narrowed.clone();
         driver.observe = Some(&mut show);
-        let more = driver.run(graph)?;
-        did.passes.extend(more.passes);
-        did.log.extend(more.log);
+        let did = driver.run(graph)?.log;
+        log.extend(did.into_iter().map(|(pass, made)| (entry, pass, made)));
         Ok::<bool, Error>(!ends)
     };
-    let finish = if engine.is_device() { pipeline::finish_for_device } else { pipeline::finish };
+    let finish = finish(options, engine.is_device());
+    // From there on values are rounded differently by design: nothing is compared.
+    let narrows = finish.iter().position(|stage| names(std::slice::from_ref(stage)) == [narrow_floats::NAME]);
+    let (exact, rest) = finish.split_at(narrows.unwrap_or(finish.len()));
     let mut step = None;
-    if run(pipeline::recognise(), &mut graph, audit.as_ref())? {
+    if run(MAIN, &pipeline::recognise(), &mut graph, audit.as_ref())? {
         let mut made = graph.clone();
         // A merged decoder takes its branch with a past.
         if make_kv_stateful::take_cache_branch(&mut made) {
-            run(pipeline::recognise(), &mut made, None)?;
+            run(make_kv_stateful::STEP, &pipeline::recognise(), &mut made, None)?;
         }
-        let goes_on = run(pipeline::step(), &mut made, None)?;
+        let goes_on = run(make_kv_stateful::STEP, &pipeline::step(), &mut made, None)?;
         let is_step = !made.states().is_empty();
         if goes_on {
-            run([pipeline::main(), finish()].concat(), &mut graph, audit.as_ref())?;
+            if run(MAIN, &[pipeline::main(), exact.to_vec()].concat(), &mut graph, audit.as_ref())? {
+                run(MAIN, rest, &mut graph, None)?;
+            }
             if is_step {
-                run(finish(), &mut made, None)?;
+                run(make_kv_stateful::STEP, &finish, &mut made, None)?;
             }
         }
         step = is_step.then_some(made);
@@ -168,7 +184,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     let hash = hash_of(&file)?;
     let with_step = step.as_ref().map(|step| {
         let step = ir::verify(step).expect("the driver verified the graph after the last pass");
-        plan::build_entries(&[("main", verified), (make_kv_stateful::STEP, step)], engine.target(), &hash)
+        plan::build_entries(&[(MAIN, verified), (make_kv_stateful::STEP, step)], engine.target(), &hash)
     });
     let mut refused = None;
     let mut made = match with_step {
@@ -185,7 +201,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         link(&mut made, &imported.files);
     }
     let plan = plan::check(made).map_err(|found| plan::store::StoreError::Unsafe(found.clone()))?;
-    let mut entries = vec![("main", verified)];
+    let mut entries = vec![(MAIN, verified)];
     let step = step.as_ref().map(|step| ir::verify(step).expect("the driver verified the graph after the last pass"));
     entries.extend(step.map(|step| (make_kv_stateful::STEP, step)));
     let mut carried = vec![];
@@ -207,8 +223,14 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         ..Report::default()
     };
     report.near_misses.extend(refused);
-    for (_, entry) in &did.log {
+    let last = if step.is_some() { make_kv_stateful::STEP } else { MAIN };
+    for (of, pass, entry) in &log {
         match &entry.outcome {
+            Err(Miss::Refused(reason)) if *pass == narrow_floats::NAME => {
+                if *of == last {
+                    *report.kept_f32.entry(reason).or_default().entry(entry.rule).or_default() += 1;
+                }
+            }
             Ok(()) => *report.rewrites.entry(entry.rule.to_string()).or_default() += 1,
             Err(Miss::NoEffect) => {}
             Err(Miss::Refused(reason)) => report.near_misses.push(near_miss(entry, reason)),
@@ -233,6 +255,15 @@ fn architectures(options: &CompileOptions) -> Vec<&str> {
     found
 }
 
+/// What every entry goes through last.
+fn finish(options: &CompileOptions, for_device: bool) -> Vec<Stage> {
+    let stages = if for_device { pipeline::finish_for_device() } else { pipeline::finish() };
+    match options.compute.and_then(Compute::narrower) {
+        Some(to) => pipeline::narrowed(stages, to),
+        None => stages,
+    }
+}
+
 fn names(stages: &[Stage]) -> Vec<&'static str> {
     let names = |stage: &Stage| match stage {
         Stage::Once(pass) => vec![pass.name],
@@ -243,7 +274,7 @@ fn names(stages: &[Stage]) -> Vec<&'static str> {
 
 /// Refuses names of passes that do not exist.
 fn known_passes(options: &CompileOptions) -> Result<(), Error> {
-    let stages = [pipeline::recognise(), pipeline::step(), pipeline::main(), pipeline::finish_for_device()].concat();
+    let stages = [pipeline::recognise(), pipeline::step(), pipeline::main(), finish(options, true)].concat();
     let known = names(&stages);
     let printed = options.print_after.iter().filter(|name| *name != IMPORT);
     match printed.chain(&options.stop_after).find(|name| !known.contains(&name.as_str())) {

@@ -64,6 +64,16 @@ pub enum Error {
         /// The passes, in order.
         known: String,
     },
+    /// f32 was asked of a model that computes in a narrower type itself.
+    #[error(
+        "the model computes in {found} itself, first at `{at}`, and nothing is widened to f32: leave the type out, or export the model in f32"
+    )]
+    Narrow {
+        /// The first such ONNX node.
+        at: String,
+        /// Its type.
+        found: &'static str,
+    },
     /// `--dim` names a symbol that the model does not have.
     #[error("there is no symbol `{name}` in this model; it has: {known}")]
     Symbol {

@@ -17,6 +17,7 @@ pub mod batch;
 mod carry;
 pub mod cases;
 mod compile;
+mod compute;
 mod device;
 mod error;
 pub mod generate;
@@ -28,6 +29,7 @@ pub use backend_hip::{CodeEvent, CodeWatch, Fault, Faults, HOST_KERNEL, StepWatc
 pub use batch::{BatchGenerator, BatchOptions};
 pub use carry::Carried;
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
+pub use compute::Compute;
 pub use device::{Device, DeviceOptions, examine_devices};
 pub use error::Error;
 pub use generate::{GenerateOptions, Generated, Generator, TextFiles};

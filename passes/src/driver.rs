@@ -1,6 +1,7 @@
 //! Runs passes one after the other: verifies after each, looks into bodies, reports, and audits on request.
 
 use crate::audit::{Audit, Difference};
+use crate::narrow_floats::Narrowed;
 use crate::pass::{Context, Entry, Pass};
 use ir::attr::Attr;
 use ir::graph::{Graph, NodeId};
@@ -82,12 +83,14 @@ pub struct Driver<'a> {
     pub stop_after: Option<String>,
     /// Evaluates before and after every pass and compares.
     pub audit: Option<Audit>,
+    /// Constants that were rounded to a narrower type; given to several drivers, their graphs share them.
+    pub narrowed: Narrowed,
 }
 
 impl<'a> Driver<'a> {
     /// Only runs and verifies.
     pub fn new(stages: Vec<Stage>) -> Driver<'a> {
-        Driver { stages, observe: None, stop_after: None, audit: None }
+        Driver { stages, observe: None, stop_after: None, audit: None, narrowed: Narrowed::default() }
     }
 
     /// Runs all stages. On an error the graph is as the pass left it.
@@ -119,7 +122,7 @@ impl<'a> Driver<'a> {
         let before = self.audit.is_some().then(|| graph.clone());
         let nodes_before = graph.node_count();
         let mut log = vec![];
-        run_nested(pass, graph, false, &mut log);
+        run_nested(pass, graph, false, &self.narrowed, &mut log);
         let rewrites = log.iter().filter(|e| e.outcome.is_ok()).count();
         report.log.extend(log.into_iter().map(|e| (pass.name, e)));
         verify_nested(graph, &BTreeSet::new()).map_err(|source| PassError::Broken { pass: pass.name, source })?;
@@ -136,8 +139,8 @@ impl<'a> Driver<'a> {
 }
 
 /// Runs a pass on a graph, then on every body in it.
-fn run_nested(pass: &Pass, graph: &mut Graph, in_body: bool, log: &mut Vec<Entry>) {
-    let mut cx = Context { in_body, log: vec![] };
+fn run_nested(pass: &Pass, graph: &mut Graph, in_body: bool, narrowed: &Narrowed, log: &mut Vec<Entry>) {
+    let mut cx = Context { in_body, log: vec![], narrowed: narrowed.clone() };
     pass.run(graph, &mut cx);
     log.append(&mut cx.log);
     for id in with_bodies(graph) {
@@ -146,7 +149,7 @@ fn run_nested(pass: &Pass, graph: &mut Graph, in_body: bool, log: &mut Vec<Entry
         let first = log.len();
         for attr in attrs.values_mut() {
             if let Attr::Graph(body) = attr {
-                run_nested(pass, Arc::make_mut(body), true, log);
+                run_nested(pass, Arc::make_mut(body), true, narrowed, log);
             }
         }
         if log[first..].iter().any(|e| e.outcome.is_ok()) {

@@ -29,6 +29,7 @@ pub mod lower_group_query_attention;
 pub mod lower_tensor_scatter;
 pub mod make_kv_stateful;
 pub mod merge_duplicates;
+pub mod narrow_floats;
 mod pass;
 mod pattern;
 pub mod pipeline;

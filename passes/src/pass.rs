@@ -1,6 +1,7 @@
 //! What a pass is, and the one loop that runs rules.
 
 use crate::edit::Edit;
+use crate::narrow_floats::Narrowed;
 use crate::pattern::{Match, Pattern};
 use ir::graph::{Graph, NodeId, Origin, Value};
 use std::collections::{HashMap, VecDeque};
@@ -66,6 +67,8 @@ pub struct Context {
     pub in_body: bool,
     /// What was done and what was refused.
     pub log: Vec<Entry>,
+    /// Constants that were rounded to a narrower type.
+    pub narrowed: Narrowed,
 }
 
 impl Context {

@@ -5,8 +5,9 @@ use crate::{
     batch_kv_writes, canonicalize, fold_constants, fold_shapes, fuse_attention, fuse_elementwise, fuse_epilogues,
     fuse_moe_gemm, fuse_norm, fuse_rope, group_linears, inline_branches, join_experts, join_ropes, join_routers,
     keep_heads_inside, lower_group_query_attention, lower_tensor_scatter, make_kv_stateful, merge_duplicates,
-    sink_transposes,
+    narrow_floats, sink_transposes,
 };
+use ir::DType;
 
 /// What every compilation runs, whatever the device.
 pub fn standard() -> Vec<Stage> {
@@ -57,15 +58,26 @@ pub fn main() -> Vec<Stage> {
 
 /// Fuses what is left, entry by entry.
 pub fn finish() -> Vec<Stage> {
-    vec![Stage::Once(sink_transposes::PASS), Stage::Once(fuse_epilogues::PASS), Stage::Once(fuse_elementwise::PASS)]
+    [tidy(), vec![Stage::Once(fuse_elementwise::PASS)]].concat()
 }
 
 /// [`finish`] for a device, where a launch costs time.
 pub fn finish_for_device() -> Vec<Stage> {
-    let mut stages = finish();
     let fewer = [join_ropes::PASS, join_routers::PASS, join_experts::PASS, group_linears::PASS];
-    stages.splice(2..2, fewer.map(Stage::Once));
-    stages
+    [tidy(), fewer.map(Stage::Once).to_vec(), vec![Stage::Once(fuse_elementwise::PASS)]].concat()
+}
+
+/// The beginning of [`finish`] and [`finish_for_device`].
+fn tidy() -> Vec<Stage> {
+    vec![Stage::Once(sink_transposes::PASS), Stage::Once(fuse_epilogues::PASS)]
+}
+
+/// [`finish`] or [`finish_for_device`] with f32 narrowed to `to`, which is f16 or bf16: factors have become part of weights by
+/// then, and what joins operators sees the types that they will have.
+pub fn narrowed(finish: Vec<Stage>, to: DType) -> Vec<Stage> {
+    let pass = if to == DType::F16 { narrow_floats::TO_F16 } else { narrow_floats::TO_BF16 };
+    let at = tidy().len();
+    [&finish[..at], &[Stage::Once(pass)], &finish[at..]].concat()
 }
 
 #[cfg(test)]

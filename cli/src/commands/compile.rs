@@ -6,7 +6,8 @@ use crate::models;
 use crate::progress::Stages;
 use crate::units;
 use clap::Args;
-use fastinference::{Carried, CompileOptions, Compiled, Device, Report};
+use fastinference::{Carried, CompileOptions, Compiled, Compute, Device, Report};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub struct Flags {
     /// The architecture that the plan is for: `cpu`, `gfx1151`, `sm_90`; a list, such as `gfx1151,gfx1100`, adds code objects for more
     #[arg(long, value_name = "ARCH", default_value = "cpu", value_delimiter = ',')]
     target: Vec<String>,
+    /// What the model's f32 becomes, sums aside: `f32`, `f16`, `bf16` [default: what the model says]
+    #[arg(long, value_name = "TYPE")]
+    compute: Option<Compute>,
     #[command(flatten)]
     dims: DimFlags,
     /// Evaluates the graph before and after every pass and compares the results
@@ -40,7 +44,7 @@ pub struct Flags {
     /// Prints the graph after the pass of this name; may be repeated
     #[arg(long, value_name = "PASS")]
     print_after: Vec<String>,
-    /// Lists the places where a rewrite almost fitted, and why not
+    /// Lists the places where a rewrite almost fitted, and why not; with --compute also what stays f32, and why
     #[arg(long)]
     explain: bool,
 }
@@ -52,6 +56,7 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     let options = CompileOptions {
         link_weights: flags.link_weights,
         dims: flags.dims.to_map(),
+        compute: flags.compute,
         verify: flags.verify,
         stop_after: flags.stop_after.clone(),
         print_after: flags.print_after.clone(),
@@ -70,6 +75,9 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     let (compiled, bytes, writing) = saved?;
     let mut out = io::stdout().lock();
     summary(&mut out, &flags.model, &plan, &compiled, (bytes, writing))?;
+    if let Some(compute) = flags.compute.filter(|_| !compiled.report().kept_f32.is_empty()) {
+        stayed(&mut out, compute, compiled.report(), flags.explain)?;
+    }
     if flags.explain {
         explain(&mut out, compiled.report())?;
     }
@@ -153,6 +161,20 @@ pub fn reference(report: &Report) -> String {
     } else {
         format!("{} (slow: no kernel yet)", counts.join(", "))
     }
+}
+
+/// `17 nodes stay f32 in f16 (see --explain)`, or each reason with its operators.
+fn stayed(out: &mut dyn Write, compute: Compute, report: &Report, explain: bool) -> io::Result<()> {
+    let count = |ops: &BTreeMap<&str, usize>| ops.values().sum::<usize>();
+    let all = units::plural(report.kept_f32.values().map(count).sum(), "node");
+    if !explain {
+        return writeln!(out, "  compute    {compute}; {all} in f32 all the same (--explain says why)");
+    }
+    writeln!(out, "{all} in f32 where {compute} was asked for:")?;
+    report.kept_f32.iter().try_for_each(|(reason, ops)| {
+        let ops: Vec<String> = ops.iter().map(|(op, n)| format!("{op} {n}")).collect();
+        writeln!(out, "  {}: {reason}", ops.join(", "))
+    })
 }
 
 fn explain(out: &mut dyn Write, report: &Report) -> io::Result<()> {
