@@ -106,6 +106,47 @@ fn names_that_the_model_or_the_compiler_does_not_know_are_errors() {
 }
 
 #[test]
+fn a_model_is_compiled_to_compute_in_a_narrower_type() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let weights: Vec<f32> = (0..4096).map(|i| (i % 7) as f32 / 7.0 - 0.4).collect();
+    let ports = ([float_port("x", &["batch", "64"])], [float_port("y", &["batch", "64"])]);
+    let nodes = [node("MatMul", "first", &["x", "w"], &["h"]), node("Exp", "e", &["h"], &["y"])];
+    fs::write(at.join("net.onnx"), model(&nodes, &[floats("w", &[64, 64], &weights)], &ports.0, &ports.1)).unwrap();
+    good(at, &["compile", "net.onnx"]);
+    let bytes = |plan: &str| fs::metadata(at.join(plan).join("weights.safetensors")).unwrap().len();
+    for (compute, rtol) in [("f16", "0.01"), ("bf16", "0.08")] {
+        let plan = format!("{compute}.plan");
+        let compile = ["compile", "net.onnx", "--compute", compute, "-o", &plan];
+        let summary = good(at, &compile);
+        let line = format!("  compute    {compute}; 1 node in f32 all the same (--explain says why)");
+        assert!(summary.contains(&line), "{summary}");
+        let explained = good(at, &[&compile[..], &["--explain", "--force"]].concat());
+        assert!(explained.contains("  exp 1: its results leave the range or the precision of the type"), "{explained}");
+        assert!(bytes(&plan) < bytes("net.plan") * 3 / 5, "{} of {}", bytes(&plan), bytes("net.plan"));
+        let shown = good(at, &["inspect", &plan]);
+        assert!(
+            shown.contains("out      y f32[batch, 64]") && shown.contains(&format!("{compute} in 2 nodes")),
+            "{shown}"
+        );
+        assert!(good(at, &["inspect", "net.onnx", "--compute", compute]).contains(&format!("{compute} in 2 nodes")));
+        assert!(bad(at, 1, &["inspect", &plan, "--compute", "f32"]).contains("compiled with"));
+        // Exactly what its own graph says, and what the model says but for rounding.
+        good(at, &["verify", &plan]);
+        good(at, &["verify", &plan, "--against", "net.onnx", "--rtol", rtol, "--atol", rtol]);
+        bad(at, 1, &["verify", &plan, "--against", "net.onnx", "--rtol", "1e-6", "--atol", "1e-6"]);
+    }
+    good(at, &["compile", "net.onnx", "--compute", "f32", "-o", "f32.plan"]);
+    assert_eq!(fs::read(at.join("f32.plan/graph.ir")).unwrap(), fs::read(at.join("net.plan/graph.ir")).unwrap());
+    assert!(bad(at, 2, &["compile", "net.onnx", "--compute", "f8"]).contains("expected f32, f16 or bf16"));
+    // What is narrow in the file is not widened.
+    let half = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/cases/random_normal_float16/model.onnx");
+    let refused = bad(at, 1, &["compile", half, "--compute", "f32", "-o", "half.plan"]);
+    assert!(refused.contains("computes in f16 itself, first at `"), "{refused}");
+    assert!(refused.contains("nothing is widened"), "{refused}");
+}
+
+#[test]
 fn linked_weights_stay_in_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

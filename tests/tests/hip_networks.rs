@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{Random, compare, load, on_host, simulator, tensor};
+use common::{Random, compare_in, load, on_host, simulator, tensor};
 use ir::graph::Kind;
-use ir::{Datum, Graph, eval, text};
+use ir::{DType, Datum, Graph, eval, text};
+use passes::{Driver, pipeline};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -96,22 +97,50 @@ impl Net {
     }
 }
 
-/// Runs a network on the device alone, for every binding of its symbols, and on the reference.
+/// Runs a network on the device alone, for every binding of its symbols, and on the reference: as it is, and in both narrow types.
 fn agrees(test: &str, make: impl Fn(&mut Random) -> Graph, sizes: &[&[(&str, i64)]]) {
     let Some(hip) = simulator(test) else { return };
     let mut random = Random(21);
     let g = make(&mut random);
-    let loaded = load(hip, &g);
-    assert_eq!(on_host(loaded.plan()), [""; 0], "{test}");
-    let mut session = loaded.session(1);
-    for sizes in sizes {
-        let symbols = sizes.iter().map(|(s, n)| ((*s).into(), *n)).collect();
-        let inputs = g.inputs.iter().map(|n| tensor(&g, (*n).into(), &symbols, &mut random, false).into());
-        let inputs: Vec<Datum> = inputs.collect();
-        let want = eval::run(&g, &inputs).unwrap();
-        let got = session.run(&inputs).unwrap_or_else(|e| panic!("{e}"));
-        compare(&format!("{test} {sizes:?}"), &g, &got[0], &want[0]);
+    let narrow = |to| {
+        let mut g = g.clone();
+        Driver::new(pipeline::narrowed(pipeline::finish_for_device(), to)).run(&mut g).unwrap();
+        g
+    };
+    let graphs = [(DType::F32, g.clone()), (DType::F16, narrow(DType::F16)), (DType::BF16, narrow(DType::BF16))];
+    for (dtype, narrow) in graphs {
+        let loaded = load(hip, &narrow);
+        assert_eq!(on_host(loaded.plan()), [""; 0], "{test} in {dtype}");
+        let mut session = loaded.session(1);
+        for sizes in sizes {
+            let symbols = sizes.iter().map(|(s, n)| ((*s).into(), *n)).collect();
+            let inputs = g.inputs.iter().map(|n| tensor(&g, (*n).into(), &symbols, &mut random, false).into());
+            let inputs: Vec<Datum> = inputs.collect();
+            let want = eval::run(&narrow, &inputs).unwrap();
+            let got = session.run(&inputs).unwrap_or_else(|e| panic!("{e}"));
+            compare_in(dtype, &format!("{test} in {dtype} {sizes:?}"), &narrow, &got[0], &want[0]);
+            let (found, allowed) = (distance(&eval::run(&g, &inputs).unwrap()[0], &got[0]), rounding(dtype, &narrow));
+            assert!(found <= allowed, "{test} {sizes:?}: {found:.1e} of {allowed:.1e} from f32 in {dtype}");
+        }
     }
+}
+
+/// The distance of two tensors as a share of the norm of the first.
+fn distance(a: &Datum, b: &Datum) -> f64 {
+    let [a, b] = [a, b].map(|d| d.as_tensor().unwrap().to_f64().unwrap());
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(&b).map(|(x, y)| x - y)) / norm(&mut a.iter().copied())
+}
+
+/// What roundings of every node and of its weights come to, which are independent of each other; four times that for operators
+/// that make an error larger.
+fn rounding(dtype: DType, g: &Graph) -> f64 {
+    let unit = match dtype {
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+        _ => 2f64.powi(-24),
+    };
+    4.0 * unit * (2.0 * g.node_count() as f64).sqrt()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The model of the demo writes what the reference implementation wrote, through the library, from its folder and from its plan.
 
 use fastinference::text::Sampling;
-use fastinference::{CompileOptions, GenerateOptions, Generator, Model, compile};
+use fastinference::{CompileOptions, Compute, GenerateOptions, Generator, Model, compile};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -19,9 +19,21 @@ fn ids(value: &serde_json::Value) -> Vec<u32> {
 
 #[test]
 fn every_prompt_is_continued_as_recorded() {
+    check(None);
+}
+
+#[test]
+fn every_prompt_is_continued_as_recorded_in_f16() {
+    check(Some(Compute::F16));
+}
+
+fn check(compute: Option<Compute>) {
     let home = tempfile::tempdir().unwrap();
     let plan = home.path().join("model.plan");
-    compile(&folder(), &CompileOptions::default(), &mut ()).unwrap().save(&plan, false).unwrap();
+    compile(&folder(), &CompileOptions { compute, ..CompileOptions::default() }, &mut ())
+        .unwrap()
+        .save(&plan, false)
+        .unwrap();
     let model = Model::load(&plan).unwrap();
     // The plan carries the tokenizer and the configuration along.
     let mut generator = Generator::open(&model, &plan, 0).unwrap();

@@ -14,7 +14,7 @@ use crate::models;
 use crate::tensor_file::write_file;
 use clap::Args;
 use facts::Facts;
-use fastinference::{CompileOptions, Device};
+use fastinference::{CompileOptions, Compute, Device};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -38,6 +38,9 @@ pub struct Flags {
     /// Writes one self-contained page: a table of nodes to search and sort, and a picture of the memory
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// With a model: what its f32 becomes, as `compile --compute` has it
+    #[arg(long, value_name = "TYPE")]
+    compute: Option<Compute>,
     #[command(flatten)]
     dims: DimFlags,
     /// The device to plan for: `auto`, `cpu`, `hip:0`, `hip:sim`
@@ -48,7 +51,12 @@ pub struct Flags {
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
     let on = models::on(flags.device);
-    let model = models::open(&flags.model, &CompileOptions { on, ..CompileOptions::default() })?;
+    if flags.compute.is_some() && models::is_plan(&flags.model) {
+        return Err(Failure::work("a plan computes in the type that it was compiled with")
+            .with_help("leave --compute out, or give the model"));
+    }
+    let options = CompileOptions { on, compute: flags.compute, ..CompileOptions::default() };
+    let model = models::open(&flags.model, &options)?;
     let facts = Facts::of(&flags.model, &model, &flags.dims.to_map())?;
     let mut out = io::stdout().lock();
     if let Some(path) = &flags.html {

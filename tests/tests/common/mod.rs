@@ -101,6 +101,11 @@ fn close(a: f64, b: f64, scale: f64, t: Tolerance) -> bool {
 
 /// Fails unless two results agree within the tolerance of all operators of the graph together.
 pub fn compare(name: &str, g: &Graph, got: &Datum, want: &Datum) {
+    compare_in(want.as_tensor().map_or(DType::F32, Tensor::dtype), name, g, got, want);
+}
+
+/// [`compare`] of a graph that computes in another type than its results are of.
+pub fn compare_in(dtype: DType, name: &str, g: &Graph, got: &Datum, want: &Datum) {
     let (Datum::Tensor(got), Datum::Tensor(want)) = (got, want) else {
         assert_eq!(got, want, "{name}");
         return;
@@ -112,7 +117,7 @@ pub fn compare(name: &str, g: &Graph, got: &Datum, want: &Datum) {
     }
     let mut tolerance = Tolerance { relative: 0.0, absolute: 0.0 };
     for op in g.order().into_iter().filter_map(|n| g.op(n)) {
-        let one = op.tolerance(want.dtype());
+        let one = op.tolerance(dtype);
         tolerance.relative += one.relative;
         tolerance.absolute += one.absolute;
     }

@@ -72,6 +72,8 @@ pub struct Block {
 pub struct EntryFacts {
     /// Nodes by operator, bodies included.
     pub ops: BTreeMap<String, usize>,
+    /// Nodes by the float type of their first result, bodies included.
+    pub floats: BTreeMap<&'static str, usize>,
     /// How many steps it has.
     pub steps: usize,
     /// What the session keeps for it: names and types.
@@ -169,6 +171,7 @@ impl Facts {
             let name = if entry.name == "main" { String::new() } else { entry.name.clone() };
             let of_entry = EntryFacts {
                 ops: BTreeMap::new(),
+                floats: BTreeMap::new(),
                 steps: entry.steps.len(),
                 states: entry.states.iter().map(|p| (p.name.to_string(), p.ty.to_string())).collect(),
                 indices: indices::of(&entry.graph),
@@ -191,6 +194,9 @@ impl Facts {
             let kernel = kernels.get(&node.names[0]).copied().unwrap_or("view");
             let of_entry = self.entries.entry(root.to_string()).or_default();
             *of_entry.ops.entry(op.name().to_string()).or_default() += 1;
+            if let Some(t) = node.facts[0].ty.as_tensor().filter(|t| t.dtype.is_float()) {
+                *of_entry.floats.entry(t.dtype.name()).or_default() += 1;
+            }
             let (bytes, flops) = cost(graph, id.into(), op, kernel == "view");
             self.nodes.push(NodeFacts {
                 entry: path.to_string(),
