@@ -3,6 +3,7 @@
 mod attention;
 mod cache;
 mod conv;
+mod conv_integer;
 mod elementwise;
 mod generate;
 mod indexed;
@@ -66,6 +67,7 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Compare(op) => elementwise::compare(op, types),
         CoreOp::Concat(op) => movement::concat(op, types),
         CoreOp::Conv(op) => conv::conv(op, types),
+        CoreOp::ConvInteger(op) => conv_integer::conv_integer(op, types),
         CoreOp::ConvTranspose(op) => conv::conv_transpose(op, types),
         CoreOp::Cumulate(op) => lines::cumulate(op, types),
         CoreOp::DequantizeLinear(op) => quantize::dequantize_linear(op, types),
@@ -116,7 +118,7 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         CoreOp::Trilu(op) => generate::trilu(op, types),
         CoreOp::Unary(op) => elementwise::unary(op, types),
         // No kernels yet: the reference evaluates them.
-        CoreOp::ConvInteger(_) | CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
+        CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
         // These are made for devices only.
         CoreOp::Linears(_) | CoreOp::MoeJoin(_) | CoreOp::MoeRouteIndex(_) | CoreOp::RopeKvWrite(_) => None,
     }

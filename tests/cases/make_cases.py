@@ -925,6 +925,22 @@ def ms_quantised():
              [x, m, Weight(np.abs(floats(r, 5, scale=0.02))), Weight(np.full(5, wz, wtype)), Weight(floats(r, 5))], domain=MS)
 
 
+@group
+def conv_integer():
+    """By weights of the model, which have a kernel: some that fit one limb, some that need several; 1 to 2 dimensions, groups."""
+    r = rng("conv_integer")
+    for wtype, low, high, zero in ((np.int8, -128, 128, 0), (np.uint8, 0, 256, 131)):
+        word = np.dtype(wtype).name
+        for name, x, w, attributes in (
+            ("small", (2, 3, 7, 9), (4, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
+            ("wide", (1, 300, 5, 4), (5, 300, 3, 3), {"strides": [2, 1]}),
+            ("line", (1, 6, 20), (4, 3, 5), {"group": 2, "pads": [4, 0]}),
+        ):
+            data = [r.integers(0, 256, x).astype(np.uint8), Weight(r.integers(low, high, w).astype(wtype)),
+                    np.array(117, np.uint8), Weight(np.array(zero, wtype))]
+            case(f"conv_integer_{name}_{word}", "ConvInteger", data, **attributes)
+
+
 def main():
     for write in CASES.values():
         write()

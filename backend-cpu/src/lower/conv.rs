@@ -35,7 +35,7 @@ pub(super) fn activation(f: ActivationFn, alpha: Option<f32>, beta: Option<f32>)
 }
 
 /// What both directions of a convolution are.
-trait Geometry: Send + Sync {
+pub(super) trait Geometry: Send + Sync {
     const NAME: &'static str;
     type Built: Built;
 
@@ -47,7 +47,7 @@ trait Geometry: Send + Sync {
 }
 
 /// A convolution whose sizes are known.
-trait Built {
+pub(super) trait Built {
     fn packed_elems(&self) -> usize;
     fn pack(&self, weights: &[f32], packed: &mut [f32]);
     fn scratch_elems(&self, pool: &Pool) -> usize;
@@ -83,9 +83,9 @@ struct ConvKernel<G> {
 }
 
 /// Geometry of `conv`.
-struct Forward {
-    windows: Windows,
-    group: usize,
+pub(super) struct Forward {
+    pub(super) windows: Windows,
+    pub(super) group: usize,
 }
 
 pub(super) fn conv(op: &Conv, types: &Types<'_>) -> Chosen {

@@ -32,6 +32,7 @@ impl OpSpec for ConvInteger {
     const NAME: &'static str = "conv_integer";
     const SAMPLES: &'static [&'static str] = &[
         "graph @g(%x: u8[N, 4, H, 9], %w: i8[6, 4, 3, 3]) { %z = const [7] : u8[] %y = conv_integer(%x, %w, %z) {strides = [1, 2], pads = [1, 1, 1, 1], dilations = [1, 1], group = 1} return %y }",
+        "graph @g(%x: i8[N, 4, L], %w: u8[6, 2, 5], %z: i8[]) { %v = const [1, 0, 2, 255, 128, 7] : u8[6] %y = conv_integer(%x, %w, %z, %v) {strides = [1], pads = [4, 0], dilations = [1], group = 2} return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
