@@ -121,7 +121,8 @@ fn a_model_is_compiled_to_compute_in_a_narrower_type() {
         let summary = good(at, &compile);
         let line = format!("  compute    {compute}; 1 node in f32 all the same (--explain says why)");
         assert!(summary.contains(&line), "{summary}");
-        let explained = good(at, &[&compile[..], &["--explain", "--force"]].concat());
+        let explained = good(at, &[&compile[..], &["--explain", "--verify", "--force"]].concat());
+        assert!(explained.contains("  verified   every pass before narrow-floats, with "), "{explained}");
         assert!(explained.contains("  exp 1: its results leave the range or the precision of the type"), "{explained}");
         assert!(bytes(&plan) < bytes("net.plan") * 3 / 5, "{} of {}", bytes(&plan), bytes("net.plan"));
         let shown = good(at, &["inspect", &plan]);

@@ -3,17 +3,17 @@
 
 mod common;
 
-use fastinference::{Batch, CompileOptions, Device, DeviceOptions, HOST_KERNEL, Model, Session, SlotOptions};
+use fastinference::{Batch, CompileOptions, Compute, Device, DeviceOptions, HOST_KERNEL, Model, Session, SlotOptions};
 use std::path::{Path, PathBuf};
 
-fn model(device: Device) -> Model {
+fn model(device: Device, compute: Compute) -> Model {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/shakespeare-moe");
     // A binary that is run on another machine does not find the folder that it was built in.
     let example = if example.is_dir() { example } else { "../examples/shakespeare-moe".into() };
     let built = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder: PathBuf = if built.is_dir() { built.join("kernels") } else { "kernels".into() };
     let on = DeviceOptions { device, code_objects: Some(folder), ..DeviceOptions::default() };
-    Model::open(&example, &CompileOptions { on, ..CompileOptions::default() }).unwrap()
+    Model::open(&example, &CompileOptions { on, compute: Some(compute), ..CompileOptions::default() }).unwrap()
 }
 
 fn open(model: &Model) -> Box<dyn Session> {
@@ -24,11 +24,33 @@ fn open(model: &Model) -> Box<dyn Session> {
 
 #[test]
 fn hip_steps_agree_with_the_processor() {
-    if common::simulator("hip_steps_agree_with_the_processor").is_none() {
+    agree("hip_steps_agree_with_the_processor", Compute::F32, &|round, found, wanted| {
+        for (i, (f, w)) in found.iter().zip(wanted).enumerate() {
+            assert!((f - w).abs() <= 1e-3 * w.abs().max(1.0), "round {round}, logit {i}: {f}, the processor gives {w}");
+        }
+    });
+}
+
+#[test]
+fn hip_steps_in_f16_agree_with_the_processor_in_f32() {
+    agree("hip_steps_in_f16_agree_with_the_processor_in_f32", Compute::F16, &|round, found, wanted| {
+        let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+        let apart = norm(&mut found.iter().zip(wanted).map(|(f, w)| f - w)) / norm(&mut wanted.iter().copied());
+        // Eight times what one rounding to f16 may be off: some hundred roundings, of which each is off by less and either way.
+        assert!(apart <= 2f64.powi(-8), "round {round}: logits are {apart:.1e} of their norm apart");
+    });
+}
+
+/// Compares logits that were found with those wanted, of a round.
+type Check<'a> = &'a dyn Fn(usize, &[f64], &[f64]);
+
+/// Steps on the device, whose logits `check` compares with those of the processor in f32, round by round.
+fn agree(test: &str, compute: Compute, check: Check<'_>) {
+    if common::simulator(test).is_none() {
         return;
     }
     let device = std::env::var("HIP_TEST_DEVICE").map_or(Device::Simulator, |name| name.parse().unwrap());
-    let (on_device, on_processor) = (model(device), model(Device::Cpu));
+    let (on_device, on_processor) = (model(device, compute), model(Device::Cpu, Compute::F32));
     let step = on_device.plan().entries.iter().find(|e| e.name == "step").expect("it is a decoder");
     let of_host =
         |s: &&fastinference::plan::Step| matches!(s, fastinference::plan::Step::Launch(l) if l.kernel == HOST_KERNEL);
@@ -54,9 +76,7 @@ fn hip_steps_agree_with_the_processor() {
         let found = found.step(&batch).unwrap().as_tensor().unwrap().to_f64().unwrap();
         let wanted = wanted.step(&batch).unwrap().as_tensor().unwrap().to_f64().unwrap();
         assert_eq!(found.len(), wanted.len());
-        for (i, (f, w)) in found.iter().zip(&wanted).enumerate() {
-            assert!((f - w).abs() <= 1e-3 * w.abs().max(1.0), "round {round}, logit {i}: {f}, the processor gives {w}");
-        }
+        check(round, &found, &wanted);
     }
 }
 
@@ -68,7 +88,7 @@ fn hip_steps_of_sequences_that_join_and_leave() {
     const SLOTS: usize = 32;
     const STEPS: u64 = 10_000;
     let device = std::env::var("HIP_TEST_DEVICE").map_or(Device::Simulator, |name| name.parse().unwrap());
-    let model = model(device);
+    let model = model(device, Compute::F32);
     let open = |slots: usize| {
         let mut session = model.session(1);
         session.open_slots(SlotOptions { slots, max_len: 256, max_bytes: u64::MAX }).unwrap();

@@ -128,7 +128,10 @@ pub fn summary(
     }
     match report.verified {
         Some(0) => writeln!(out, "  verified   no pass: no inputs were found that the model can be evaluated with")?,
-        Some(n) => writeln!(out, "  verified   every pass, with {}", units::plural(n, "evaluation"))?,
+        Some(n) => {
+            let passes = if report.narrowed { "every pass before narrow-floats" } else { "every pass" };
+            writeln!(out, "  verified   {passes}, with {}", units::plural(n, "evaluation"))?;
+        }
         None => {}
     }
     for warning in &report.warnings {
