@@ -2,7 +2,8 @@
 
     python3 benches/gpu.py write tinyllama OUT      TinyLlama-1.1B, f16 (2.2 GB)
     python3 benches/gpu.py write qwen-moe OUT       Qwen1.5-MoE-A2.7B, bf16 (28 GB)
-    python3 benches/gpu.py write small OUT          two layers of each kind, for trying out
+    python3 benches/gpu.py write tinyllama-int4 OUT     the same with 4-bit weights in blocks of 32 (0.7 GB); so qwen-moe-int4 (8.5 GB)
+    python3 benches/gpu.py write small OUT          two layers of each kind, for trying out; so small-int4
     python3 benches/gpu.py bench OUT.. [--fastinference BIN] [--device hip:0] [--batch 1,8,32]
     python3 benches/gpu.py compare OUT.. [--fastinference BIN] [--device hip:0]
 
@@ -29,16 +30,17 @@ SHAPES = {
     "small": dict(dtype="f16", hidden=256, layers=2, heads=4, kv_heads=2, inner=512, vocabulary=1000, experts=8, chosen=2, shared=512,
                   biased=True),
 }
+SHAPES |= {f"{name}-int4": dict(shape, dtype="f16", bits=4, block=32) for name, shape in SHAPES.items()}
 TYPES = {"f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "f32": TensorProto.FLOAT}
 
 
 class Writer:
     """Nodes, and weights that go to one external file as they are drawn."""
 
-    def __init__(self, path, dtype):
+    def __init__(self, path, dtype, bits=None, block=None):
         import torch
 
-        self.torch, self.path, self.type = torch, path, TYPES[dtype]
+        self.torch, self.path, self.type, self.bits, self.block = torch, path, TYPES[dtype], bits, block
         self.torch_type = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[dtype]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(1)
@@ -56,12 +58,15 @@ class Writer:
         return tensor.name
 
     def tensor(self, values):
-        values = values.to(self.torch_type).contiguous().cpu()
+        if values.dtype != self.torch.uint8:
+            values = values.to(self.torch_type)
+        values = values.contiguous().cpu()
         start = -(-self.data.tell() // 4096) * 4096
         self.data.seek(start)
-        self.data.write(values.view(self.torch.uint8 if values.dtype == self.torch.uint8 else self.torch.int16
-                                    if values.element_size() == 2 else self.torch.int32).numpy().data)
-        tensor = TensorProto(name=f"w_{len(self.weights)}", dims=values.shape, data_type=self.type, data_location=TensorProto.EXTERNAL)
+        raw = {1: self.torch.uint8, 2: self.torch.int16, 4: self.torch.int32}[values.element_size()]
+        self.data.write(values.view(raw).numpy().data)
+        element = TensorProto.UINT8 if values.element_size() == 1 else self.type
+        tensor = TensorProto(name=f"w_{len(self.weights)}", dims=values.shape, data_type=element, data_location=TensorProto.EXTERNAL)
         for k, v in (("location", os.path.basename(self.path) + ".data"), ("offset", start), ("length", values.numel() * values.element_size())):
             tensor.external_data.add(key=k, value=str(v))
         self.weights.append(tensor)
@@ -70,10 +75,34 @@ class Writer:
     def random(self, *shape, std=0.02):
         return self.tensor(self.torch.randn(shape, device=self.device, dtype=self.torch.float32) * std)
 
-    def linear(self, x, n, k, biased=False):
+    def packed(self, *shape, std=0.02):
+        """Evenly drawn 4-bit weights around 8, two in a byte, of shape[-1] inputs; their scales."""
+        blocks = shape[-1] // self.block
+        bytes_shape = (*shape[:-1], shape[-1] // 2) if len(shape) > 2 else (shape[0], blocks, self.block // 2)
+        weights = self.torch.randint(0, 256, bytes_shape, device=self.device, dtype=self.torch.uint8)
+        scales = self.torch.full((*shape[:-1], blocks), std / 4.6, device=self.device, dtype=self.torch.float32)
+        return self.tensor(weights), self.tensor(scales)
+
+    def linear(self, x, n, k, biased=False, outputs=1):
         """As torch writes it: the weight is [n, k], transposed in the graph."""
-        y = self.node("MatMul", [x, self.node("Transpose", [self.random(n, k)], perm=[1, 0])])
-        return self.node("Add", [y, self.random(n)]) if biased else y
+        if self.bits and n % 2 == 0:
+            after = 1 if biased else outputs
+            y = self.node("MatMulNBits", [x, *self.packed(n, k)], after, "com.microsoft", K=k, N=n, bits=self.bits, block_size=self.block)
+        else:
+            y = self.node("MatMul", [x, self.node("Transpose", [self.random(n, k)], perm=[1, 0])], 1 if biased else outputs)
+        return self.node("Add", [y, self.random(n)], outputs) if biased else y
+
+    def experts(self, x, logits, count, chosen, hidden, inner):
+        """A layer of experts whose gate and linear part alternate."""
+        shapes = (count, 2 * inner, hidden), (count, hidden, inner)
+        how = dict(domain="com.microsoft", k=chosen, activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.0, activation_beta=0.0,
+                   swiglu_limit=1e9, normalize_routing_weights=0)
+        if not self.bits:
+            first, second = (self.random(*shape) for shape in shapes)
+            return self.node("MoE", [x, logits, first, "", second], **how)
+        first, second = (self.packed(*shape) for shape in shapes)
+        return self.node("QMoE", [x, logits, *first, "", *second], expert_weight_bits=self.bits, block_size=self.block,
+                         weights_prepacked=0, **how)
 
     def norm(self, x, hidden):
         return self.node("RMSNormalization", [x, self.tensor(self.torch.ones(hidden))], axis=-1, epsilon=1e-5)
@@ -88,7 +117,7 @@ def write(name, out):
     s = SHAPES[name]
     os.makedirs(out, exist_ok=True)
     path = os.path.join(out, "model.onnx")
-    b = Writer(path, s["dtype"])
+    b = Writer(path, s["dtype"], s.get("bits"), s.get("block"))
     value = helper.make_tensor_value_info
     hidden, heads, kv_heads = s["hidden"], s["heads"], s["kv_heads"]
     dim = hidden // heads
@@ -124,15 +153,12 @@ def write(name, out):
             continue
         flat = b.node("Reshape", [h, b.constant(np.array([-1, hidden]))])
         logits = b.linear(flat, s["experts"], hidden)
-        y = b.node("MoE", [flat, logits, b.random(s["experts"], 2 * s["inner"], hidden), "", b.random(s["experts"], hidden, s["inner"])],
-                   domain="com.microsoft", k=s["chosen"], activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.0,
-                   activation_beta=0.0, swiglu_limit=1e9, normalize_routing_weights=0)
+        y = b.experts(flat, logits, s["experts"], s["chosen"], hidden, s["inner"])
         gate = b.node("Sigmoid", [b.linear(flat, 1, hidden)])
         y = b.node("Add", [y, b.node("Mul", [gate, b.swiglu(flat, hidden, s["shared"])])])
         x = b.node("Add", [x, b.node("Reshape", [y, b.node("Shape", [x])])])
     x = b.norm(x, hidden)
-    head = b.node("Transpose", [b.random(s["vocabulary"], hidden)], perm=[1, 0])
-    b.node("MatMul", [x, head], ["logits"])
+    b.linear(x, s["vocabulary"], hidden, outputs=["logits"])
     b.outputs.insert(0, value("logits", b.type, ["B", "S", s["vocabulary"]]))
     b.data.close()
     graph = helper.make_graph(b.nodes, name, b.inputs, b.outputs, b.weights)
@@ -146,6 +172,7 @@ def write(name, out):
 def floor_bytes(s, batch, context):
     """Bytes that a step reads: experts that `batch` tokens choose evenly at random, every other weight, and the caches."""
     size = 4 if s["dtype"] == "f32" else 2
+    weight = s["bits"] / 8 + size / s["block"] if "bits" in s else size
     hidden, heads, kv_heads = s["hidden"], s["heads"], s["kv_heads"]
     width = hidden // heads * kv_heads
     layer = hidden * (2 * hidden + 2 * width)
@@ -155,7 +182,7 @@ def floor_bytes(s, batch, context):
     else:
         layer += 3 * hidden * s["inner"]
     caches = 2 * width * batch * context
-    return size * (s["layers"] * (layer + caches) + hidden * s["vocabulary"])
+    return weight * (s["layers"] * layer + hidden * s["vocabulary"]) + size * s["layers"] * caches
 
 
 def bandwidth():
