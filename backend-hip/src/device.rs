@@ -96,6 +96,11 @@ impl Device {
         Ok(devices(&table, platform)?.max(0) as usize)
     }
 
+    /// Major, minor and patch number of AMD's runtime, whether or not there is a device.
+    pub fn hip_version() -> Result<[u32; 3], DeviceError> {
+        amd::version()
+    }
+
     /// Its platform.
     pub fn platform(&self) -> Platform {
         self.0.platform

@@ -176,6 +176,11 @@ pub fn examine_devices() -> Vec<String> {
     lines
 }
 
+/// Major, minor and patch number of AMD's HIP runtime, where one is installed.
+pub fn hip_version() -> Option<[u32; 3]> {
+    backend_hip::Device::hip_version().ok()
+}
+
 fn compiler(platform: Platform, name: &str) -> String {
     match Compiler::find(platform) {
         Ok(compiler) => format!("{name}: kernels are compiled by {}", compiler.version()),

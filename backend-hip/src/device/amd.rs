@@ -50,6 +50,21 @@ pub(super) fn table() -> Result<Table, DeviceError> {
     Ok(Table { functions, library: Some(library), faults: None })
 }
 
+/// Major, minor and patch number of the runtime; no device is needed.
+pub(super) fn version() -> Result<[u32; 3], DeviceError> {
+    let library = library()?;
+    // SAFETY: the signature in hip_runtime_api.h.
+    let get: unsafe extern "C" fn(*mut i32) -> i32 = unsafe { function(&library, "hipRuntimeGetVersion") }?;
+    let mut version = 0;
+    // SAFETY: the pointer is valid for writes while the call lasts.
+    let status = unsafe { get(&raw mut version) };
+    match u32::try_from(version) {
+        // 70226015 is 7.2.26015.
+        Ok(v) if status == 0 => Ok([v / 10_000_000, v / 100_000 % 100, v % 100_000]),
+        _ => Err(DeviceError::Missing(format!("the HIP runtime does not tell its version (status {status})"))),
+    }
+}
+
 /// Where hipDeviceProp_tR0600 holds gcnArchName; the structure is shorter than the buffer.
 const ARCH_NAME: usize = 1160;
 const PROPERTIES: usize = 4096;

@@ -1,5 +1,12 @@
-//! `doctor`: what this machine offers, and what would be used.
+//! `doctor`: what this machine offers, what would be used, and what is known to go wrong with it.
 
+mod amd;
+mod hazards;
+mod version;
+
+use self::amd::Machine;
+use self::hazards::{Hazard, Level};
+use self::version::Version;
 use crate::failure::Failure;
 use crate::models;
 use crate::units;
@@ -9,7 +16,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Shows what this machine offers and what would be used.
+/// Shows what this machine offers, what would be used, and what is known to go wrong with its GPU.
 #[derive(Args)]
 pub struct Flags {
     /// Prints one JSON object
@@ -31,6 +38,9 @@ struct Findings {
     plans: Option<String>,
     plans_kept: usize,
     plans_bytes: u64,
+    amd: Machine,
+    hip_runtime: Option<String>,
+    hazards: Vec<Hazard>,
 }
 
 /// Runs the command.
@@ -55,6 +65,37 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         Some(folder) => writeln!(out, "  plans     {folder} ({kept}); set FASTINFERENCE_CACHE to move it")?,
         None => writeln!(out, "  plans     not kept: neither HOME nor FASTINFERENCE_CACHE is set")?,
     }
+    describe_gpus(&mut out, &f.amd, f.hip_runtime.as_deref())?;
+    for hazard in &f.hazards {
+        let level = match hazard.level {
+            Level::Problem => "problem",
+            Level::Advice => "advice",
+        };
+        writeln!(out, "  {level:<9} {}\n            fix: {}", hazard.seen, hazard.fix)?;
+    }
+    Ok(())
+}
+
+/// Lines for a machine with AMD GPUs.
+fn describe_gpus(out: &mut impl Write, m: &Machine, runtime: Option<&str>) -> io::Result<()> {
+    for gpu in &m.gpus {
+        let memory = |n: Option<u64>| n.map_or_else(|| "unknown".into(), units::bytes);
+        let (own, shared) = (memory(gpu.vram_bytes), memory(gpu.gtt_bytes));
+        writeln!(
+            out,
+            "  amd       {}: {own} of its own (VRAM, the carve-out of an APU), {shared} shared (GTT)",
+            gpu.card
+        )?;
+    }
+    for compute in &m.compute {
+        writeln!(out, "  amd       {}, {} compute units", compute.arch, compute.units)?;
+    }
+    if !m.gpus.is_empty() {
+        let text = |t: Option<&str>| t.unwrap_or("unknown").to_string();
+        let firmware = m.mes_firmware.map_or_else(|| "unknown (root may read it)".into(), |v| format!("{v:#x}"));
+        let (kernel, rocm, runtime) = (text(m.kernel.as_deref()), text(m.rocm.as_deref()), text(runtime));
+        writeln!(out, "  amd       Linux {kernel}, ROCm {rocm}, HIP runtime {runtime}, MES firmware {firmware}")?;
+    }
     Ok(())
 }
 
@@ -63,6 +104,8 @@ fn examine() -> Findings {
     let (plans_kept, plans_bytes) = plans.as_deref().map_or((0, 0), count_plans);
     let cpu_features = cpu_features();
     let has = |name: &str| cpu_features.contains(&name);
+    let amd = Machine::read(Path::new("/"), |name| std::env::var(name).ok());
+    let runtime = fastinference::hip_version().map(|[major, minor, patch]| Version(major, minor, patch));
     let kernels = match () {
         _ if has("avx512f") => "AVX-512",
         _ if has("avx2") && has("fma") => "AVX2",
@@ -81,6 +124,9 @@ fn examine() -> Findings {
         plans: plans.map(|p| p.display().to_string()),
         plans_kept,
         plans_bytes,
+        hazards: hazards::hazards(&amd, runtime),
+        hip_runtime: runtime.map(|v| v.to_string()),
+        amd,
     }
 }
 
@@ -109,11 +155,9 @@ fn cpu_features() -> Vec<&'static str> {
     vec![]
 }
 
-/// A line of Linux's /proc/meminfo in bytes; other systems say nothing.
+/// Bytes of memory; systems other than Linux say nothing.
 fn memory(name: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    amd::memory(Path::new("/proc/meminfo"), name)
 }
 
 fn count_plans(folder: &Path) -> (usize, u64) {
