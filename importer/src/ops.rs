@@ -12,6 +12,7 @@ mod data_cut;
 mod data_fill;
 mod data_order;
 mod data_random;
+mod einsum;
 mod elementwise_binary;
 mod elementwise_unary;
 mod host_control;
@@ -67,6 +68,7 @@ const TABLES: &[Table] = &[
     data_fill::TABLE,
     data_order::TABLE,
     data_random::TABLE,
+    einsum::TABLE,
     elementwise_binary::TABLE,
     elementwise_unary::TABLE,
     host_control::TABLE,

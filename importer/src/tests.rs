@@ -373,3 +373,26 @@ fn paged_attention_says_what_to_export_instead() {
     assert!(message.contains("com.microsoft.PagedAttention") && message.contains("`attend`"), "{message}");
     assert!(message.contains("export the model with a cache of its own for each layer"), "{message}");
 }
+
+#[test]
+fn an_einsum_that_is_a_product_of_matrices_becomes_one() {
+    let einsum = |equation: &str, a: &[&str], b: &[&str]| {
+        let s = equation.as_bytes().to_vec();
+        let attribute =
+            AttributeProto { name: "equation".into(), r#type: AttributeType::String as i32, s, ..Default::default() };
+        let node = node("Einsum", &["a", "b"], &["y"], vec![attribute]);
+        text(&model(graph(vec![node], vec![value("a", a), value("b", b)], &["y"])))
+    };
+    let scores = einsum("bct, bcs -> bts", &["B", "8", "T"], &["B", "8", "S"]);
+    assert!(scores.contains("matmul") && scores.contains("f32[B, T, S]") && !scores.contains("einsum"), "{scores}");
+    let swapped = einsum("bts,bcs->bct", &["B", "T", "S"], &["B", "8", "S"]);
+    assert!(swapped.contains("matmul") && swapped.matches("= transpose(").count() == 1, "{swapped}");
+    // A letter that stands for 1 here and 9 there, dimensions of one operand that are summed over, no summed letter.
+    for (equation, a, b) in [
+        ("ij,jk->ik", ["M", "1"], ["9", "N"]),
+        ("ij,jk->i", ["M", "9"], ["9", "N"]),
+        ("ij,ij->ij", ["M", "9"], ["M", "9"]),
+    ] {
+        assert!(einsum(equation, &a, &b).contains("einsum"), "{equation}");
+    }
+}

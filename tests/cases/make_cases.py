@@ -941,6 +941,18 @@ def conv_integer():
             case(f"conv_integer_{name}_{word}", "ConvInteger", data, **attributes)
 
 
+@group
+def einsum():
+    """Products of matrices in disguise, in all orders of their letters, and what is none."""
+    r = rng("einsum")
+    size = dict(a=2, b=3, c=4, i=5, j=6, k=7, s=8, t=5)
+    for equation in ("bts,bcs->bct", "bct,bcs->bts", "bij,bjk->bik", "ij,jk->ki", "ji,kj->ik", "abij,abkj->baik",
+                     "bij,jk->bik", "bi,bi->b", "ij,kc->ijkc", "bij,bij->bj", "ij,jk", "aij,ajk->ik"):
+        terms = equation.split("->")[0].split(",")
+        case("einsum_" + equation.replace(",", "_").replace("->", "_"), "Einsum",
+             [floats(r, *(size[letter] for letter in term)) for term in terms], equation=equation)
+
+
 def main():
     for write in CASES.values():
         write()

@@ -3,8 +3,8 @@
 use ir::dtype::DType;
 use ir::graph::Value;
 use ir::ops::host::{
-    CaseChange, Einsum, ImageDecoder, LabelEncoder, PixelFormat, RegexFullMatch, StringConcat, StringNormalizer,
-    StringSplit, TfIdf, TfIdfMode,
+    CaseChange, ImageDecoder, LabelEncoder, PixelFormat, RegexFullMatch, StringConcat, StringNormalizer, StringSplit,
+    TfIdf, TfIdfMode,
 };
 use ir::tensor::Tensor;
 
@@ -12,7 +12,6 @@ use super::Table;
 use crate::node::{NodeCx, NodeError};
 
 pub(super) const TABLE: Table = &[
-    ("", "Einsum", einsum),
     ("", "ImageDecoder", image_decoder),
     ("", "RegexFullMatch", regex_full_match),
     ("", "StringConcat", |cx| cx.one(StringConcat {}, &[cx.input(0)?, cx.input(1)?])),
@@ -21,12 +20,6 @@ pub(super) const TABLE: Table = &[
     ("", "TfIdfVectorizer", tf_idf),
     ("ai.onnx.ml", "LabelEncoder", label_encoder),
 ];
-
-fn einsum(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
-    let equation = cx.opt_str("equation")?.ok_or_else(|| NodeError::wrong("attribute `equation` is missing"))?;
-    let operands = cx.inputs()?;
-    cx.one(Einsum { equation }, &operands)
-}
 
 fn image_decoder(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let format = match &*cx.attr_str("pixel_format", "RGB")? {
