@@ -3,6 +3,7 @@
     python3 benches/gpu.py write tinyllama OUT      TinyLlama-1.1B, f16 (2.2 GB)
     python3 benches/gpu.py write qwen-moe OUT       Qwen1.5-MoE-A2.7B, bf16 (28 GB)
     python3 benches/gpu.py write tinyllama-int4 OUT     the same with 4-bit weights in blocks of 32 (0.7 GB); so qwen-moe-int4 (8.5 GB)
+    python3 benches/gpu.py write tinyllama-f32 OUT  the first in f32 (4.4 GB), for `compile --compute`
     python3 benches/gpu.py write small OUT          two layers of each kind, for trying out; so small-int4
     python3 benches/gpu.py bench OUT.. [--fastinference BIN] [--device hip:0] [--batch 1,8,32]
     python3 benches/gpu.py compare OUT.. [--fastinference BIN] [--device hip:0]
@@ -31,6 +32,7 @@ SHAPES = {
                   biased=True),
 }
 SHAPES |= {f"{name}-int4": dict(shape, dtype="f16", bits=4, block=32) for name, shape in SHAPES.items()}
+SHAPES["tinyllama-f32"] = dict(SHAPES["tinyllama"], dtype="f32")
 TYPES = {"f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "f32": TensorProto.FLOAT}
 
 
