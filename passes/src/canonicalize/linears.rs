@@ -31,6 +31,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule { name: "column-weight", pattern: "%y = linear(%x, %w)", rewrite: column },
     Rule { name: "bias", pattern: "%l = linear(%x, %w) %y = add(%l, %b)", rewrite: bias },
+    Rule { name: "packed-bias", pattern: "%y = add(%a, %b)", rewrite: packed_bias },
 ];
 
 fn is_weight(graph: &Graph, v: Value) -> bool {
@@ -91,24 +92,48 @@ fn column(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
 }
 
 fn bias(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
-    if !is_weight(edit.graph, m["b"]) {
+    let bias = row(edit, m["l"], m["b"])?;
+    let kn = kn(edit.graph, m["l"])?;
+    edit.apply(Linear { kn }, &[m["x"], m["w"], bias])
+}
+
+/// The same where the weight is packed; either factor of the sum may be the product.
+fn packed_bias(edit: &mut Edit<'_>, m: &Match<'_>) -> Result<Value, Miss> {
+    let open = |l: Value| match edit.graph.op(l.node) {
+        Some(Op::CoreOp(CoreOp::MatMulNBits(op))) => Some((op.clone(), edit.graph.operands(l.node).to_vec())),
+        _ => None,
+    };
+    let [a, b] = [m["a"], m["b"]];
+    let (l, b, (op, mut operands)) =
+        open(a).map(|found| (a, b, found)).or_else(|| open(b).map(|found| (b, a, found))).ok_or(Miss::NoEffect)?;
+    if operands.get(5).is_some_and(|v| edit.graph.tensor_ty(*v).is_some()) {
         return Err(Miss::NoEffect);
     }
-    let n = edit.graph.tensor_ty(m["l"]).and_then(|t| t.dims()?.last().cloned()).ok_or(Miss::NoEffect)?;
-    let dims = edit.graph.tensor_ty(m["b"]).and_then(|t| t.dims()).ok_or(Miss::NoEffect)?.to_vec();
+    let bias = row(edit, l, b)?;
+    operands.truncate(5);
+    operands.resize_with(5, || edit.graph.absent());
+    operands.push(bias);
+    edit.apply(op, &operands)
+}
+
+/// The weight `b`, which is added to the product `l`, as one number per column.
+fn row(edit: &mut Edit<'_>, l: Value, b: Value) -> Result<Value, Miss> {
+    if !is_weight(edit.graph, b) {
+        return Err(Miss::NoEffect);
+    }
+    let n = edit.graph.tensor_ty(l).and_then(|t| t.dims()?.last().cloned()).ok_or(Miss::NoEffect)?;
+    let dims = edit.graph.tensor_ty(b).and_then(|t| t.dims()).ok_or(Miss::NoEffect)?.to_vec();
     let is_vector = dims.last() == Some(&n) && dims.iter().rev().skip(1).all(|d| d.as_const() == Some(1));
     edit.require(is_vector, "what is added is not one number per column")?;
-    edit.require(edit.graph.use_count(m["l"]) == 1, "the product without bias has another reader")?;
-    let kn = kn(edit.graph, m["l"])?;
-    let bias = match (&dims[..], edit.graph.constant_of(m["b"])) {
-        ([_], _) => m["b"],
+    edit.require(edit.graph.use_count(l) == 1, "the product without bias has another reader")?;
+    match (&dims[..], edit.graph.constant_of(b)) {
+        ([_], _) => Ok(b),
         (_, Some(t)) => {
             let flat = t.reshaped(&[t.len()]).map_err(|_| Miss::NoEffect)?;
-            edit.constant(flat)
+            Ok(edit.constant(flat))
         }
-        (_, None) => return Err(Miss::NoEffect),
-    };
-    edit.apply(Linear { kn }, &[m["x"], m["w"], bias])
+        (_, None) => Err(Miss::NoEffect),
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +172,25 @@ mod tests {
         check(
             "%w = weight : f32[4, 3] %b = const [1.0, 2.0, 3.0] : f32[1, 3] %l = matmul(%x, %w) %y = add(%l, %b)",
             "%w = weight; %y.1 = const [1.0, 2.0, 3.0]; %y = linear(%x, %w, %y.1) {kn = true}",
+        );
+    }
+
+    #[test]
+    fn a_packed_product_takes_its_bias() {
+        let product = |bias: &str| {
+            format!(
+                "%p = weight : u8[3, 1, 8] %s = weight : f32[3] %l = matmul_nbits(%x, %p, %s{bias}) {{bits = 4, block = 16, k = 4, n = 3}}"
+            )
+        };
+        let expected = "%p = weight; %s = weight; %b = weight; %y = matmul_nbits(%x, %p, %s, _, _, %b) {bits = 4, block = 16, k = 4, n = 3}";
+        for sum in ["add(%l, %b)", "add(%b, %l)"] {
+            check(&format!("{} %b = weight : f32[3] %y = {sum}", product("")), expected);
+        }
+        // One that has a bias keeps it.
+        let biased = format!("%c = weight : f32[3] {} %b = weight : f32[3] %y = add(%l, %b)", product(", _, _, %c"));
+        check(
+            &biased,
+            "%c = weight; %p = weight; %s = weight; %l = matmul_nbits(%x, %p, %s, _, _, %c) {bits = 4, block = 16, k = 4, n = 3}; %b = weight; %y = add(%l, %b)",
         );
     }
 
