@@ -123,7 +123,9 @@ impl Frame {
                 };
                 moved.map_err(|e| device_error(value, e))
             }
-            (Instr::HostWaits, _) => working.queue.synchronise().map_err(|e| device_error(&"a sync point".into(), e)),
+            (Instr::HostWaits, _) => {
+                working.queue.synchronise().map_err(|e| failed_while_waiting(&shared.program.steps[..at], e))
+            }
             (Instr::Host(h), Bound::Host(_)) => self.host_step(h, at, inputs).map_err(|e| node_error(&h.about, e)),
             (Instr::Nothing, _) => Ok(()),
             (Instr::Kernel(_) | Instr::Host(_) | Instr::Copy { .. }, _) => unreachable!("steps are bound in order"),
@@ -274,7 +276,7 @@ impl Frame {
         let shared = self.shared.clone();
         let working = self.memory.as_ref().expect("it was laid out");
         let end: Arc<str> = "the end of the run".into();
-        working.queue.synchronise().map_err(|e| device_error(&end, e))?;
+        working.queue.synchronise().map_err(|e| failed_while_waiting(&shared.program.steps, e))?;
         if working.reports.len() > 0 {
             let mut found = vec![0; working.reports.len()];
             working.reports.read(0, &mut found, &working.queue).map_err(|e| device_error(&end, e))?;
@@ -321,6 +323,21 @@ fn tensor(ty: &ValueType, dims: &[usize], bytes: &[u8]) -> Result<Datum, EvalErr
 
 fn node_error(about: &StepKernel, source: EvalError) -> RunError {
     RunError::Node { node: about.node.clone(), op: about.op, origin: about.origin.clone(), source }
+}
+
+/// The error of a wait after these steps: it names the last one that was queued, and says how many others it may be.
+fn failed_while_waiting(steps: &[Instr], e: DeviceError) -> RunError {
+    let since = steps.iter().rev().take_while(|step| !matches!(step, Instr::HostWaits));
+    let queued: Vec<&Arc<str>> = since.filter_map(Instr::on_device).collect();
+    let Some(last) = queued.first() else { return device_error(&"the end of the run".into(), e) };
+    let reason = match queued.len() {
+        1 => e.to_string(),
+        n => format!(
+            "{e}; it may be any of {n} steps, from this back to `{}` (--sync-every 1 tells which)",
+            queued[n - 1]
+        ),
+    };
+    RunError::Device { node: (*last).clone(), reason }
 }
 
 fn device_error(node: &Arc<str>, e: DeviceError) -> RunError {

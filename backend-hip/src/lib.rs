@@ -13,6 +13,7 @@ mod device;
 mod frame;
 mod loaded;
 mod lower;
+mod pace;
 mod program;
 mod session;
 mod step;

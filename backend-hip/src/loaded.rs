@@ -6,10 +6,11 @@ use crate::program::{Instr, Program};
 use crate::session::HipSession;
 use crate::target::Planner;
 use ir::{Tensor, Verified};
-use plan::{CheckedPlan, CodeObject, LowerError, Memory, PlanBuilder, Stream, Target, Weights};
+use plan::{CheckedPlan, CodeObject, Entry, LowerError, Memory, Pacing, PlanBuilder, Stream, Target, Weights};
 use runtime::backend::fits;
 use runtime::{Backend, HostExecutor, LoadError, Loaded, Session, StepKernel, StepModel};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Weights go to the device through so much pinned memory.
@@ -37,6 +38,11 @@ impl Hip {
     pub fn watched(device: Device, store: CodeStore, host: Arc<dyn HostExecutor>, watch: CodeWatch) -> Hip {
         let modules = Arc::new(Modules::new(&device, store, watch));
         Hip { planner: Planner::new(device.arch()), device, modules, host, steps: StepWatch::default() }
+    }
+
+    /// Lets the host wait for the device so often, in all plans that are made from now on.
+    pub fn set_pacing(&mut self, pacing: Pacing) {
+        self.planner = Planner::new(self.device.arch()).paced(pacing);
     }
 
     /// Offers the code objects that a plan carries to every plan that is loaded from now on. Those for this device's architecture
@@ -71,6 +77,10 @@ impl Target for Hip {
 
     fn places_syncs(&self) -> bool {
         self.planner.places_syncs()
+    }
+
+    fn pace(&self, entry: &Entry) -> Option<NonZeroU32> {
+        self.planner.pace(entry)
     }
 
     fn lower(&self, graph: Verified<'_>, node: ir::NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {

@@ -44,6 +44,17 @@ pub(crate) enum Instr {
     Nothing,
 }
 
+impl Instr {
+    /// What is queued on the device: the first result of its node, or the value that moves.
+    pub(crate) fn on_device(&self) -> Option<&Arc<str>> {
+        match self {
+            Instr::Kernel(kernel) => Some(&kernel.about.node),
+            Instr::Copy { value, .. } => Some(value),
+            Instr::Host(_) | Instr::HostWaits | Instr::Nothing => None,
+        }
+    }
+}
+
 pub(crate) struct KernelStep {
     pub(crate) about: StepKernel,
     pub(crate) lowering: Box<dyn Lowering>,

@@ -1,9 +1,11 @@
 //! Plans operators for a device beside the host: kernels of the device where there are some, else the host.
 
 use crate::lower::{Chosen, Types, choose, transposed};
+use crate::pace;
 use ir::graph::Kind;
 use ir::{CoreOp, Graph, NodeId, Op, TensorType, Value, Verified};
-use plan::{LaunchOptions, Layout, LowerError, Memory, PlanBuilder, Stream, Target};
+use plan::{Entry, LaunchOptions, Layout, LowerError, Memory, Pacing, PlanBuilder, Stream, Target};
+use std::num::NonZeroU32;
 
 /// Kernels and copies of the device happen in this order.
 pub(crate) const COMPUTE: Stream = Stream(1);
@@ -14,12 +16,18 @@ pub const HOST_KERNEL: &str = "host";
 #[derive(Clone, Debug)]
 pub struct Planner {
     arch: String,
+    pacing: Pacing,
 }
 
 impl Planner {
     /// For `gfx1151`, `sm_90`, `sim`.
     pub fn new(arch: &str) -> Planner {
-        Planner { arch: arch.to_string() }
+        Planner { arch: arch.to_string(), pacing: Pacing::Auto }
+    }
+
+    /// Lets the host wait so often; otherwise as the plan's cost suggests.
+    pub fn paced(self, pacing: Pacing) -> Planner {
+        Planner { pacing, ..self }
     }
 }
 
@@ -38,6 +46,10 @@ impl Target for Planner {
 
     fn places_syncs(&self) -> bool {
         false
+    }
+
+    fn pace(&self, entry: &Entry) -> Option<NonZeroU32> {
+        self.pacing.steps(|| pace::of_cost(entry))
     }
 
     fn lower(&self, verified: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {

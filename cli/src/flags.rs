@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::models;
 use clap::Args;
-use fastinference::{Device, DeviceOptions, Supervise};
+use fastinference::{Device, DeviceOptions, Pacing, Supervise};
 use std::collections::BTreeMap;
 use std::env;
 use std::time::Duration;
@@ -17,6 +17,10 @@ pub struct RunFlags {
     /// Threads to run on; 0 takes every core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    /// The host waits for a device at the latest after so many steps: a number, `auto` (by cost) or `never`; 1 tells which step a fault
+    /// is in [default: as the plan has it, or auto]
+    #[arg(long, value_name = "STEPS")]
+    pub sync_every: Option<Pacing>,
     /// Runs the device in a process of its own: its death, a hang or an error fails one request, and the next gets a new one
     #[arg(long)]
     pub supervise: bool,
@@ -34,6 +38,12 @@ impl RunFlags {
     /// The device, with the folder for its code objects.
     pub fn on(&self) -> Result<DeviceOptions, Failure> {
         let mut on = models::on(self.device);
+        if self.sync_every.is_some() && self.device == Device::Cpu {
+            return Err(Failure::usage(
+                "the processor has no queue to wait for: --sync-every is for --device hip:0 and the like",
+            ));
+        }
+        on.sync_every = self.sync_every;
         if self.supervise {
             let program = env::current_exe().map_err(|e| Failure::work(format!("this program is not found: {e}")))?;
             on.supervise = Some(Supervise {

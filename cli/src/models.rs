@@ -68,7 +68,7 @@ pub fn open(path: &Path, options: &CompileOptions) -> Result<Model, Failure> {
 
 /// A worker loads a plan from a folder: the model is compiled for the processor and kept; the worker plans it for its device.
 fn open_supervised(path: &Path, on: DeviceOptions) -> Result<Model, Failure> {
-    let kept = kept(path, Device::Cpu);
+    let kept = kept(path, &DeviceOptions { device: Device::Cpu, ..DeviceOptions::default() });
     let kept =
         kept.ok_or_else(|| Failure::work("there is no folder to keep the compiled plan in; set FASTINFERENCE_CACHE"))?;
     if !is_plan(&kept) || Model::load(&kept).is_err() {
@@ -78,8 +78,9 @@ fn open_supervised(path: &Path, on: DeviceOptions) -> Result<Model, Failure> {
     Ok(Model::load_on(&kept, &on)?)
 }
 
-fn kept(path: &Path, device: Device) -> Option<PathBuf> {
-    Some(plans()?.join(format!("{}.{device}.plan", key(path)?).replace(':', "-")))
+fn kept(path: &Path, on: &DeviceOptions) -> Option<PathBuf> {
+    let every = on.sync_every.map_or(String::new(), |every| format!(".every-{every}"));
+    Some(plans()?.join(format!("{}.{}{every}.plan", key(path)?, on.device).replace(':', "-")))
 }
 
 /// [`open`], which keeps what it compiles and finds it again while the model's files are unchanged.
@@ -91,7 +92,7 @@ pub fn open_cached(path: &Path, on: DeviceOptions) -> Result<Model, Failure> {
     if options.on.supervise.is_some() {
         return open_supervised(path, options.on);
     }
-    let Some(kept) = kept(path, options.on.device) else {
+    let Some(kept) = kept(path, &options.on) else {
         return open(path, &options);
     };
     if is_plan(&kept) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ir::DType;
 use passes::{Driver, Miss, Stage, audit::Audit, make_kv_stateful, narrow_floats, pipeline};
 use plan::store::{WriteOptions, write};
-use plan::{CheckedPlan, CodeObject, GraphWeights, Hash, Layout, Source, WeightSource, Weights};
+use plan::{CheckedPlan, CodeObject, GraphWeights, Hash, Layout, Pacing, Source, WeightSource, Weights};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
@@ -121,10 +121,10 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         return Err(Error::Device { device: options.on.device, reason });
     }
     for arch in &options.code_for {
-        Engine::of_target(arch)?;
+        Engine::of_target(arch, Pacing::Auto)?;
     }
     let engine = match &options.target {
-        Some(target) => Engine::of_target(target)?,
+        Some(target) => Engine::of_target(target, options.on.sync_every.unwrap_or_default())?,
         None => Engine::open(&options.on)?,
     };
     progress.stage("import");

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::supervise::Supervise;
 use backend_cpu::Cpu;
 use backend_hip::{CodeStore, CodeWatch, Compiler, DeviceError, Faults, Hip, Planner, Platform, StepWatch};
-use plan::{CodeObject, Target};
+use plan::{CheckedPlan, CodeObject, Pacing, StoreError, Target};
 use runtime::Backend;
 use std::fmt;
 use std::path::PathBuf;
@@ -59,6 +59,9 @@ pub struct DeviceOptions {
     /// Folder where code objects are kept once they are compiled; only its owner should be able to write to it. A device
     /// other than the processor needs one.
     pub code_objects: Option<PathBuf>,
+    /// How often the host waits for the device, so that its queue holds no more than so many steps; when nobody says, as a plan on
+    /// disk has it, and as its cost suggests where a plan is made.
+    pub sync_every: Option<Pacing>,
     /// Hears of kernels that are compiled while a plan is loaded, and of code in the plan that does not fit the device.
     pub watch: CodeWatch,
     /// Hears each node's name before it is given to the device.
@@ -95,6 +98,7 @@ impl Engine {
         let store = CodeStore::new(folder.ok_or_else(missing)?);
         let mut hip = Hip::watched(device, store, Arc::new(Cpu), options.watch.clone());
         hip.watch_steps(options.steps.clone());
+        hip.set_pacing(options.sync_every.unwrap_or_default());
         Ok(Engine::Hip(Box::new(hip)))
     }
 
@@ -104,12 +108,22 @@ impl Engine {
     }
 
     /// For planning only.
-    pub(crate) fn of_target(target: &str) -> Result<Engine, Error> {
+    pub(crate) fn of_target(target: &str, pacing: Pacing) -> Result<Engine, Error> {
         match target {
             "cpu" => Ok(Engine::Cpu(Cpu)),
-            t if t.starts_with("gfx") || t.starts_with("sm_") || t == "sim" => Ok(Engine::Planner(Planner::new(t))),
+            t if t.starts_with("gfx") || t.starts_with("sm_") || t == "sim" => {
+                Ok(Engine::Planner(Planner::new(t).paced(pacing)))
+            }
             t => Err(Error::Target(t.to_string())),
         }
+    }
+
+    /// A plan that was made for this device, with the waits that the options ask for.
+    pub(crate) fn repaced(&self, plan: CheckedPlan, options: &DeviceOptions) -> Result<CheckedPlan, Error> {
+        if options.sync_every.is_none() || !self.is_device() {
+            return Ok(plan);
+        }
+        Ok(plan::repace(plan, |entry| self.target().pace(entry)).map_err(StoreError::Unsafe)?)
     }
 
     /// What loads plans; an architecture alone loads none.

@@ -36,7 +36,7 @@ pub use generate::{GenerateOptions, Generated, Generator, TextFiles};
 pub use importer;
 pub use ir::{self, DType, Datum, Tensor, TensorType, ValueType};
 pub use model::Model;
-pub use plan::{self, CheckedPlan, CodeInfo, Plan, Port};
+pub use plan::{self, CheckedPlan, CodeInfo, Pacing, Plan, Port};
 pub use random::RandomInputs;
 pub use runtime::slots::{Batch, Part, SlotOptions, Slots, StepError, StepModel};
 pub use runtime::text;

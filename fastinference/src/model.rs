@@ -53,7 +53,8 @@ impl Model {
         }
         let engine = Engine::open(on)?;
         if loaded.plan.target == engine.target().name() {
-            return Model::new(loaded.plan, loaded.weights, loaded.code, &engine);
+            let plan = engine.repaced(loaded.plan, on)?;
+            return Model::new(plan, loaded.weights, loaded.code, &engine);
         }
         let graphs = loaded.plan.entries.iter().map(|e| plan::graph_with_weights(&loaded.plan, e, &loaded.weights));
         let graphs = graphs.collect::<Result<Vec<_>, _>>()?;

@@ -220,7 +220,18 @@ mod tests {
     fn entry(buffers: Vec<Buffer>) -> Entry {
         let graph = Graph::new("g");
         let (inputs, outputs, steps, bodies) = Default::default();
-        Entry { name: "main".into(), graph, inputs, outputs, states: vec![], buffers, slots: 0, steps, bodies }
+        Entry {
+            name: "main".into(),
+            graph,
+            inputs,
+            outputs,
+            states: vec![],
+            buffers,
+            slots: 0,
+            steps,
+            pace: None,
+            bodies,
+        }
     }
 
     fn disjoint(lives: &[Life], at: &Offsets, renumbered: &[BufferId]) -> bool {

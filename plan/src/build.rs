@@ -9,13 +9,14 @@
 use crate::arena::{Life, place};
 use crate::layout::Layout;
 use crate::model::{BufferId, COPY, Entry, Launch, Loc, Place, Plan, Port, SlotId, Step, Stream, SyncPoint, body_key};
-use crate::sync;
 use crate::view::{Sizes, bytes, view_of};
+use crate::{pace, sync};
 use ir::attr::Attr;
 use ir::graph::Kind;
 use ir::verify::verify_within;
 use ir::{Dim, Graph, NodeId, Value, Verified};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 mod error;
@@ -48,6 +49,12 @@ pub trait Target {
     /// and no more than are needed.
     fn places_syncs(&self) -> bool {
         true
+    }
+
+    /// How many steps of an entry a stream of a device may hold before the host waits for it; any number where there is none.
+    /// The planner puts the waits in.
+    fn pace(&self, _entry: &Entry) -> Option<NonZeroU32> {
+        None
     }
 }
 
@@ -121,6 +128,8 @@ fn build_entry(
     if !target.places_syncs() {
         sync::place(&mut entry);
     }
+    let every = target.pace(&entry);
+    pace::place(&mut entry, every);
     Ok(entry)
 }
 
@@ -402,6 +411,7 @@ impl<'a> PlanBuilder<'a> {
             buffers,
             slots: self.slots.len() as u32,
             steps: self.steps,
+            pace: None,
             bodies,
         }
     }

@@ -8,6 +8,7 @@ pub mod check;
 pub mod code;
 pub mod layout;
 pub mod model;
+mod pace;
 pub mod store;
 mod sync;
 mod text;
@@ -24,5 +25,6 @@ pub use model::{
     Buffer, BufferId, COPY, Entry, Hash, Launch, Loc, Place, Plan, Port, SlotId, Source, Step, Stream, SyncKind,
     SyncPoint, Transfer, WeightInfo, body_key,
 };
+pub use pace::{Pacing, repace};
 pub use store::{Loaded, StoreError, WriteOptions, graph_with_weights, load, write};
 pub use weights::{GraphWeights, WeightSource, Weights};

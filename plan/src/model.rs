@@ -11,6 +11,7 @@ use crate::layout::Layout;
 use ir::{DType, Dim, Graph, Tensor, ValueType};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +48,8 @@ pub struct Entry {
     pub slots: u32,
     /// What happens, in order (within each stream).
     pub steps: Vec<Step>,
+    /// How many steps a stream of a device may hold before the host waits for it; any number where there is none.
+    pub pace: Option<NonZeroU32>,
     /// Plans of the graphs among a node's attributes, by [`body_key`].
     pub bodies: BTreeMap<String, Entry>,
 }
@@ -211,7 +214,7 @@ pub struct SyncPoint {
 pub enum SyncKind {
     /// A value must be there, or memory free: the checker refuses one that orders nothing.
     Order,
-    /// Large work is cut into pieces; no value depends on it.
+    /// Large work is cut into pieces ([`Entry::pace`]); no value depends on it.
     Pace {
         /// What for.
         reason: String,

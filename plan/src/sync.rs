@@ -26,35 +26,52 @@ pub(crate) fn place(entry: &mut Entry) {
         needed.entry(conflict.at).or_default().push((conflict.signaller, conflict.waiter));
         Open::Wait
     });
-    for (at, pairs) in needed.into_iter().rev() {
-        for (signaller, waiter) in pairs {
-            insert(entry, at, Step::Sync(SyncPoint { signaller, waiter, kind: SyncKind::Order }));
-        }
-    }
+    let syncs = needed.into_iter().flat_map(|(at, pairs)| {
+        let order = |(signaller, waiter)| SyncPoint { signaller, waiter, kind: SyncKind::Order };
+        pairs.into_iter().rev().map(move |pair| (at, Step::Sync(order(pair))))
+    });
+    insert(entry, syncs.collect());
     let mut at = 0;
     while at < entry.steps.len() {
         let order = matches!(&entry.steps[at], Step::Sync(sync) if sync.kind == SyncKind::Order);
         match order && race(entry, &streams, Some(at)).is_none() {
-            true => remove(entry, at),
+            true => retain(entry, |step, _| step != at),
             false => at += 1,
         }
     }
 }
 
-fn insert(entry: &mut Entry, at: usize, step: Step) {
-    entry.steps.insert(at, step);
-    for buffer in &mut entry.buffers {
-        let moved = |step: &mut u32| *step += u32::from(*step as usize >= at);
-        moved(&mut buffer.first);
-        moved(&mut buffer.last);
+/// Puts steps in before those of these numbers, which rise.
+pub(crate) fn insert(entry: &mut Entry, new: Vec<(usize, Step)>) {
+    let mut new = new.into_iter().peekable();
+    let old = std::mem::take(&mut entry.steps);
+    let mut moved = Vec::with_capacity(old.len());
+    for (at, step) in old.into_iter().enumerate() {
+        while let Some((_, step)) = new.next_if(|(before, _)| *before <= at) {
+            entry.steps.push(step);
+        }
+        moved.push(entry.steps.len() as u32);
+        entry.steps.push(step);
     }
+    entry.steps.extend(new.map(|(_, step)| step));
+    renumber(entry, &moved);
 }
 
-fn remove(entry: &mut Entry, at: usize) {
-    entry.steps.remove(at);
+/// Takes steps out that touch no memory.
+pub(crate) fn retain(entry: &mut Entry, keep: impl Fn(usize, &Step) -> bool) {
+    let old = std::mem::take(&mut entry.steps);
+    let mut moved = Vec::with_capacity(old.len());
+    for (at, step) in old.into_iter().enumerate() {
+        moved.push(entry.steps.len() as u32);
+        if keep(at, &step) {
+            entry.steps.push(step);
+        }
+    }
+    renumber(entry, &moved);
+}
+
+fn renumber(entry: &mut Entry, moved: &[u32]) {
     for buffer in &mut entry.buffers {
-        let moved = |step: &mut u32| *step -= u32::from(*step as usize > at);
-        moved(&mut buffer.first);
-        moved(&mut buffer.last);
+        (buffer.first, buffer.last) = (moved[buffer.first as usize], moved[buffer.last as usize]);
     }
 }

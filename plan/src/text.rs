@@ -6,7 +6,7 @@
 //! %k1 = kv_write(in1, in2, in3, state0, b4) -> state0      a launch that changes a state
 //! copy %x b1 -> b2 on 1                                    between memories, on stream 1
 //! sync 1 -> 0                                              stream 0 waits for stream 1
-//! pace 1 -> 0 "chunks of 32 rows"
+//! pace 1 -> 0 "every 32"
 //! b4 [256*B] life 3..9 after b1 b2                         a buffer
 //! in0 %x f32[B, 4]                                         a port
 //! %w panel16 own - f32[64, 64]                             a weight; - where there is no hash yet

@@ -21,10 +21,11 @@ use crate::store::StoreError;
 use crate::text::{Reader, Reason, buffer_line, port_line, weight_line};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// The version that is written: a plan of the same major and a smaller minor version loads too.
-pub const VERSION: (u32, u32) = (1, 2);
+pub const VERSION: (u32, u32) = (1, 3);
 
 pub(crate) const FILE: &str = "plan.yaml";
 const DIGEST: &str = "\ndigest: ";
@@ -59,6 +60,9 @@ struct EntryFile {
     slots: u32,
     buffers: String,
     steps: String,
+    /// Since version 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pace: Option<NonZeroU32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     bodies: BTreeMap<String, EntryFile>,
 }
@@ -107,6 +111,7 @@ fn print_entry(entry: &Entry) -> EntryFile {
         slots: entry.slots,
         buffers: lines(entry.buffers.iter().enumerate().map(|(id, b)| buffer_line(id, b))),
         steps: lines(entry.steps.iter().map(ToString::to_string)),
+        pace: entry.pace,
         bodies: entry.bodies.iter().map(|(key, body)| (key.clone(), print_entry(body))).collect(),
     }
 }
@@ -170,8 +175,9 @@ fn entry(reader: &mut Reader, file: &EntryFile, path: &str) -> Result<Entry, Sto
     for (key, body) in &file.bodies {
         bodies.insert(key.clone(), entry(reader, body, &format!("{path}: {key}"))?);
     }
-    let graph = ir::Graph::default();
-    Ok(Entry { name: file.name.clone(), graph, inputs, outputs, states, buffers, slots: file.slots, steps, bodies })
+    let (graph, name) = (ir::Graph::default(), file.name.clone());
+    let (slots, pace) = (file.slots, file.pace);
+    Ok(Entry { name, graph, inputs, outputs, states, buffers, slots, steps, pace, bodies })
 }
 
 /// Reads a block of lines; an error says which one.

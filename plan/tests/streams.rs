@@ -5,9 +5,10 @@ mod common;
 use common::graph;
 use ir::{NodeId, Verified};
 use plan::{
-    CheckedPlan, Finding, LaunchOptions, LowerError, Memory, Plan, PlanBuilder, Step, Stream, SyncKind, SyncPoint,
-    Target, check,
+    CheckedPlan, Entry, Finding, LaunchOptions, LowerError, Memory, Plan, PlanBuilder, Step, Stream, SyncKind,
+    SyncPoint, Target, check,
 };
+use std::num::NonZeroU32;
 
 /// Two branches on streams of their own, joined on the host.
 struct Branches;
@@ -193,4 +194,79 @@ fn an_output_of_the_host_that_the_device_reads_is_not_copied_back() {
     };
     assert_eq!((copied("s"), copied("d")), (1, 1));
     check(plan).unwrap_or_else(|f| panic!("{}", f[0]));
+}
+
+/// The device, which the host waits for.
+struct Paced(Option<u32>);
+
+impl Target for Paced {
+    fn name(&self) -> &str {
+        "device"
+    }
+
+    fn copies_on(&self) -> Stream {
+        COMPUTE
+    }
+
+    fn places_syncs(&self) -> bool {
+        false
+    }
+
+    fn pace(&self, _: &Entry) -> Option<NonZeroU32> {
+        self.0.and_then(NonZeroU32::new)
+    }
+
+    fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
+        Device.lower(graph, node, plan)
+    }
+}
+
+fn paces(plan: &Plan) -> Vec<usize> {
+    let is_pace = |s: &Step| matches!(s, Step::Sync(SyncPoint { kind: SyncKind::Pace { .. }, .. }));
+    (0..plan.entries[0].steps.len()).filter(|at| is_pace(&plan.entries[0].steps[*at])).collect()
+}
+
+/// The most steps that the stream holds between two waits of the host, over two runs.
+fn deepest(plan: &Plan) -> u32 {
+    let (mut held, mut most) = (0, 0);
+    for step in plan.entries[0].steps.iter().chain(&plan.entries[0].steps) {
+        match step {
+            Step::Sync(sync) if sync.waiter == Stream::HOST => held = 0,
+            Step::Launch(l) if l.stream != Stream::HOST => held += 1,
+            Step::Copy(_) => held += 1,
+            _ => {}
+        }
+        most = most.max(held);
+    }
+    most
+}
+
+#[test]
+fn a_pace_bounds_what_a_stream_holds() {
+    let long: String = (1..40).map(|i| format!("%v{i} = exp(%v{}) ", i - 1)).collect();
+    let texts = [
+        format!("graph @g(%v0: f32[N]) {{ {long} return %v39 }}"),
+        "graph @g(%x: f32[N]) { %a = exp(%x) %b = sin(%a) %c = neg(%b) %d = add(%c, %a) return %d, %b }".to_string(),
+        "graph @g(%x: f32[N]) { %a = sin(%x) return %a }".to_string(),
+    ];
+    for text in &texts {
+        let free = device_plan(text);
+        for every in [1, 2, 3, 7, 41, 100] {
+            let g = graph(text);
+            let plan = plan::build(ir::verify(&g).unwrap(), &Paced(Some(every)), "none").unwrap();
+            assert!(deepest(&plan) <= every, "{every}: {:?}", plan.entries[0].steps);
+            check(plan.clone()).unwrap_or_else(|f| panic!("every {every}: {}", f[0]));
+            for at in paces(&plan) {
+                let mut mutant = plan.clone();
+                // In its place something that waits for nobody.
+                let Step::Sync(sync) = &mut mutant.entries[0].steps[at] else { unreachable!() };
+                sync.waiter = COMPUTE;
+                let found = check(mutant).unwrap_err();
+                assert!(found[0].problem.contains("may hold more than"), "{}", found[0]);
+            }
+            // Taken out again, nothing is left of it.
+            let plan = plan::repace(check(plan).unwrap(), |_| None).unwrap();
+            assert_eq!(plan.entries[0], free.entries[0]);
+        }
+    }
 }

@@ -8,9 +8,10 @@ use backend_hip::{CodeStore, Compiler, Device, DeviceError, DriverCall, Fault, F
 use common::{Random, compare, tensor};
 use ir::graph::Kind;
 use ir::{Datum, Graph, eval, text};
-use plan::{GraphWeights, Weights};
+use plan::{GraphWeights, Pacing, Step, Stream, Weights};
 use runtime::{Backend, Loaded, RunError};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,9 +41,14 @@ fn inputs(g: &Graph, n: i64, random: &mut Random) -> Vec<Datum> {
 }
 
 fn open(g: &Graph, faults: &Faults) -> Result<Box<dyn Loaded>, String> {
+    open_paced(g, faults, Pacing::Auto)
+}
+
+fn open_paced(g: &Graph, faults: &Faults, pacing: Pacing) -> Result<Box<dyn Loaded>, String> {
     let device = Device::faulty(faults.clone()).map_err(|e: DeviceError| e.to_string())?;
     let store = CodeStore::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels"));
-    let hip = Hip::new(device, store, Arc::new(Cpu));
+    let mut hip = Hip::new(device, store, Arc::new(Cpu));
+    hip.set_pacing(pacing);
     let plan = plan::check(plan::build(ir::verify(g).unwrap(), &hip, "").unwrap()).unwrap();
     let weights = Weights::from_source(&plan, &GraphWeights::new(&plan)).unwrap();
     hip.load(Arc::new(plan), weights).map_err(|e| e.to_string())
@@ -201,4 +207,54 @@ fn hip_a_device_that_is_lost_fails_every_run_and_harms_nothing() {
     drop(session);
     drop(loaded);
     assert_eq!(balance(&faults), [""; 0]);
+}
+
+/// What the device is given, in order: first results of nodes, and values that move.
+fn on_device(loaded: &dyn Loaded) -> Vec<Arc<str>> {
+    let of_device = |step: &Step| match step {
+        Step::Launch(launch) if launch.stream != Stream::HOST => Some(launch.node.clone()),
+        Step::Copy(transfer) => Some(transfer.value.clone()),
+        Step::Launch(_) | Step::Sync(_) => None,
+    };
+    loaded.plan().entries[0].steps.iter().filter_map(of_device).collect()
+}
+
+#[test]
+fn hip_faults_that_a_wait_finds_name_the_step_or_the_steps_that_it_may_be() {
+    if !is_there("hip_faults_that_a_wait_finds_name_the_step_or_the_steps_that_it_may_be") {
+        return;
+    }
+    let (g, runs, ..) = scene();
+    let (inputs, _) = &runs[0];
+    // The error, where a run waits so often.
+    let fails_at_wait = |pacing: Pacing, wait: u64| {
+        let faults = Faults::default();
+        let loaded = open_paced(&g, &faults, pacing).unwrap();
+        let mut session = loaded.session(1);
+        session.run(inputs).unwrap();
+        let nth = faults.made()[&DriverCall::Wait] + wait;
+        faults.set(vec![Fault { call: DriverCall::Wait, nth, on: false, mishap: Mishap::Status(719) }]);
+        match session.run(inputs).err()? {
+            RunError::Device { node, reason } => Some((node, reason, on_device(&*loaded))),
+            error => panic!("{error}"),
+        }
+    };
+    // With a pace of 1 there is a wait after every step of the device; a copy to the host waits by itself too.
+    let one_by_one = (1..).map_while(|wait| fails_at_wait(Pacing::Every(NonZeroU32::MIN), wait));
+    let mut named: Vec<Arc<str>> = vec![];
+    let mut steps = vec![];
+    for (node, reason, all) in one_by_one {
+        assert!(reason.contains("(719)") && !reason.contains("may be any"), "{reason}");
+        named.push(node);
+        steps = all;
+    }
+    named.dedup();
+    steps.dedup();
+    let end = named.split_off(steps.len());
+    assert_eq!(named, steps);
+    assert!(end.iter().all(|name| &**name == "the end of the run"), "{end:?}");
+    let (node, reason, steps) = fails_at_wait(Pacing::Never, 1).unwrap();
+    let queued = 1 + steps.iter().rposition(|step| *step == node).unwrap();
+    let told = format!("any of {queued} steps, from this back to `{}` (--sync-every 1 tells which)", steps[0]);
+    assert!(queued > 1 && reason.contains(&told), "{reason}, not {told}");
 }

@@ -5,6 +5,7 @@
 //! copy x to the device       a mutant reads another place, or leaves the copy out
 //! launch linear              a mutant takes memory of the host, too little scratch memory, or another kernel
 //! sync 1 -> 0                a mutant only paces here, waits too late, or the wrong way round
+//! pace 1 -> 0 "every 3"      a mutant queues more
 //! ```
 //!
 //! `MUTATED_MODELS`, a list of models with spaces between, adds models to those here.
@@ -13,16 +14,20 @@ mod mutants;
 
 use backend_hip::examine;
 use fastinference::plan::{Plan, check};
-use fastinference::{CompileOptions, compile};
+use fastinference::{CompileOptions, DeviceOptions, Pacing, compile};
 use fastinference_tests::models::samples;
 use fastinference_tests::random::Random;
 use mutants::{Mutant, mutants};
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 /// How many mutants of a kind one entry is good for. Without optimisation fewer, so that tests stay quick while one works.
 const MOST: usize = if cfg!(debug_assertions) { 12 } else { 60 };
+
+/// The host waits for the device at the latest after so many steps.
+const PACE: u32 = 3;
 
 /// Who refuses a mutant.
 #[derive(Default)]
@@ -33,7 +38,8 @@ struct Tally {
 }
 
 fn planned(path: &Path) -> Plan {
-    let options = CompileOptions { target: Some("gfx1151".into()), ..CompileOptions::default() };
+    let on = DeviceOptions { sync_every: NonZeroU32::new(PACE).map(Pacing::Every), ..DeviceOptions::default() };
+    let options = CompileOptions { target: Some("gfx1151".into()), on, ..CompileOptions::default() };
     let compiled = compile(path, &options, &mut ()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     compiled.plan().clone().into_plan()
 }

@@ -6,7 +6,7 @@ use crate::models;
 use crate::progress::Stages;
 use crate::units;
 use clap::Args;
-use fastinference::{Carried, CompileOptions, Compiled, Compute, Device, Report};
+use fastinference::{Carried, CompileOptions, Compiled, Compute, Device, DeviceOptions, Pacing, Report};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -33,6 +33,10 @@ pub struct Flags {
     /// What the model's f32 becomes, sums aside: `f32`, `f16`, `bf16` [default: what the model says]
     #[arg(long, value_name = "TYPE")]
     compute: Option<Compute>,
+    /// In a plan for a device, the host waits for it at the latest after so many steps: a number, `auto` (by cost) or `never`
+    /// [default: auto]
+    #[arg(long, value_name = "STEPS")]
+    sync_every: Option<Pacing>,
     #[command(flatten)]
     dims: DimFlags,
     /// Evaluates the graph before and after every pass and compares the results
@@ -53,6 +57,11 @@ pub struct Flags {
 pub fn main(flags: Flags) -> Result<(), Failure> {
     let plan = flags.output.clone().unwrap_or_else(|| default_plan(&flags.model));
     may_write(&plan, flags.force)?;
+    if flags.sync_every.is_some() && flags.target.iter().all(|target| target == "cpu") {
+        return Err(Failure::usage(
+            "the processor has no queue to wait for: --sync-every goes with --target gfx1151 and the like",
+        ));
+    }
     let options = CompileOptions {
         link_weights: flags.link_weights,
         dims: flags.dims.to_map(),
@@ -62,7 +71,7 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         print_after: flags.print_after.clone(),
         target: flags.target.first().cloned(),
         code_for: flags.target.iter().skip(1).cloned().collect(),
-        on: models::on(Device::Cpu),
+        on: DeviceOptions { sync_every: flags.sync_every, ..models::on(Device::Cpu) },
     };
     let mut stages = Stages::new(&flags.print_after);
     let saved = fastinference::compile(&flags.model, &options, &mut stages).and_then(|compiled| {

@@ -49,6 +49,7 @@ impl Process {
         words["do"] = json!("open");
         words["plan"] = json!(plan);
         words["device"] = json!(on.device.to_string());
+        words["sync_every"] = json!(on.sync_every.map(|every| every.to_string()));
         words["code"] = json!(folder);
         words["record"] = json!(process.record);
         let answer = process.ask(words, &[])?;

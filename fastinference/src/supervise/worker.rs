@@ -5,6 +5,7 @@ use crate::device::DeviceOptions;
 use crate::{Device, Model};
 use backend_hip::{Fault, Faults, StepWatch};
 use ir::Datum;
+use plan::Pacing;
 use runtime::{Batch, Part, RunError, Session, SlotOptions, StepError};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -43,8 +44,13 @@ fn open(message: &Message) -> Result<Model, String> {
     let faults = faults.iter().map(|f| f.as_str().unwrap_or_default().parse::<Fault>());
     let faults = faults.collect::<Result<Vec<_>, _>>()?;
     let device: Device = message.text("device").parse()?;
+    let sync_every = match message.text("sync_every") {
+        "" => None,
+        every => Some(every.parse::<Pacing>()?),
+    };
     let on = DeviceOptions {
         device,
+        sync_every,
         code_objects: Some(PathBuf::from(message.text("code"))),
         steps: record(message.text("record"))?,
         faults: (!faults.is_empty()).then(|| Faults::new(faults)),

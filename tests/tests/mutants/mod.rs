@@ -6,6 +6,7 @@ use fastinference::ir::Dim;
 use fastinference::plan::{
     Buffer, BufferId, COPY, Entry, Finding, Launch, Layout, Loc, Place, Plan, Step, Stream, SyncKind, Transfer, check,
 };
+use std::num::NonZeroU32;
 use steps::{
     Content, below, copy_at, drop_step, launch_at, launches, live_together, places, read_values, rename, renumber,
     repeat_step, sides, sync_at, touched, work,
@@ -32,6 +33,7 @@ struct Maker<'a> {
 pub fn mutants(plan: &Plan, number: usize) -> Vec<Mutant> {
     let mut maker = Maker { plan, number, entry: &plan.entries[number], made: vec![] };
     maker.syncs();
+    maker.pace();
     maker.buffers();
     maker.steps();
     maker.places();
@@ -69,6 +71,15 @@ impl Maker<'_> {
         for (at, step) in entry.steps.iter().enumerate() {
             let Step::Sync(sync) = step else { continue };
             if sync.kind != SyncKind::Order {
+                self.add("remove a pace", format!("{at}"), move |e| drop_step(e, at));
+                self.add("turn a pace round", format!("{at}"), move |e| {
+                    let sync = sync_at(e, at);
+                    (sync.signaller, sync.waiter) = (sync.waiter, sync.signaller);
+                });
+                // The planner puts a pace right before the step that would be too much, or at the end for the next run.
+                if at + 1 < entry.steps.len() {
+                    self.add("pace a step too late", format!("{at}"), move |e| e.steps.swap(at, at + 1));
+                }
                 continue;
             }
             self.add("remove a sync", format!("{at}"), move |e| drop_step(e, at));
@@ -88,6 +99,15 @@ impl Maker<'_> {
                 let again = e.steps[at].clone();
                 e.steps.push(again);
             });
+        }
+    }
+
+    /// The entry claims that less is queued than there is.
+    fn pace(&mut self) {
+        let paces = |step: &Step| matches!(step, Step::Sync(sync) if sync.kind != SyncKind::Order);
+        let less = self.entry.pace.and_then(|pace| NonZeroU32::new(pace.get() - 1));
+        if let Some(less) = less.filter(|_| self.entry.steps.iter().any(paces)) {
+            self.add("tighten the pace", less.to_string(), move |e| e.pace = Some(less));
         }
     }
 

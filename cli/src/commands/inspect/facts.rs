@@ -7,11 +7,12 @@ use super::indices::{self, Index};
 use super::placement::Placement;
 use crate::failure::Failure;
 use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
-use fastinference::plan::{Arena, Entry, Offsets, Step};
+use fastinference::plan::{Arena, Entry, Offsets, Step, SyncKind, SyncPoint};
 use fastinference::{CheckedPlan, CodeInfo, Model};
 use fastinference::{HOST_KERNEL, why_on_host};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -67,6 +68,31 @@ pub struct Block {
     pub value: String,
 }
 
+/// The waits of an entry.
+#[derive(Debug, Default, Serialize)]
+pub struct Syncs {
+    /// Those that values or memory need.
+    pub order: usize,
+    /// Those that bound what a device's queue holds.
+    pub pace: usize,
+    /// How many steps it holds at most, where that is bounded.
+    pub steps_between: Option<NonZeroU32>,
+}
+
+impl Syncs {
+    fn of(entry: &Entry) -> Syncs {
+        let mut found = Syncs { steps_between: entry.pace, ..Syncs::default() };
+        for step in &entry.steps {
+            match step {
+                Step::Sync(SyncPoint { kind: SyncKind::Order, .. }) => found.order += 1,
+                Step::Sync(SyncPoint { kind: SyncKind::Pace { .. }, .. }) => found.pace += 1,
+                Step::Launch(_) | Step::Copy(_) => {}
+            }
+        }
+        found
+    }
+}
+
 /// An entry of a plan.
 #[derive(Debug, Default, Serialize)]
 pub struct EntryFacts {
@@ -76,6 +102,8 @@ pub struct EntryFacts {
     pub floats: BTreeMap<&'static str, usize>,
     /// How many steps it has.
     pub steps: usize,
+    /// How often it lets one stream wait for another.
+    pub syncs: Syncs,
     /// What the session keeps for it: names and types.
     pub states: Vec<(String, String)>,
     /// Where it uses indices.
@@ -173,6 +201,7 @@ impl Facts {
                 ops: BTreeMap::new(),
                 floats: BTreeMap::new(),
                 steps: entry.steps.len(),
+                syncs: Syncs::of(entry),
                 states: entry.states.iter().map(|p| (p.name.to_string(), p.ty.to_string())).collect(),
                 indices: indices::of(&entry.graph),
             };

@@ -22,6 +22,7 @@ pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool
     let arena = units::bytes(facts.arena_bytes);
     writeln!(out, "  arena    {arena} in {} {}", units::plural(facts.arena.len(), "buffer"), facts.assumption())?;
     writeln!(out, "  steps    {} for {}", facts.steps, units::plural(facts.ops.values().sum(), "node"))?;
+    waits(out, facts, "main")?;
     operators(out, facts, "main")?;
     on_reference(out, facts)?;
     facts.placement.as_ref().map_or(Ok(()), |p| placement(out, p))?;
@@ -29,6 +30,7 @@ pub fn print(out: &mut dyn Write, facts: &Facts, plan: &CheckedPlan, graph: bool
     for (name, entry) in facts.entries.iter().filter(|(name, _)| *name != "main") {
         writeln!(out, "entry {name}: {}", units::plural(entry.steps, "step"))?;
         entry.states.iter().try_for_each(|(name, ty)| writeln!(out, "  state    {name} {ty}"))?;
+        waits(out, facts, name)?;
         operators(out, facts, name)?;
         indices(out, facts, name)?;
     }
@@ -53,6 +55,20 @@ fn code(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
         let bytes = units::bytes(objects.iter().map(|c| c.bytes).sum());
         writeln!(out, "  code     {arch} {bytes}: {} (by {})", files.join(", "), objects[0].compiler)
     })
+}
+
+/// `  waits    3 for values, 12 so that the device holds 44 steps at most`, where streams wait at all.
+fn waits(out: &mut dyn Write, facts: &Facts, entry: &str) -> io::Result<()> {
+    let Some(syncs) = facts.entries.get(entry).map(|e| &e.syncs) else { return Ok(()) };
+    match syncs.steps_between {
+        Some(most) => writeln!(
+            out,
+            "  waits    {} for values, {} so that the device holds {most} steps at most",
+            syncs.order, syncs.pace
+        ),
+        None if syncs.order > 0 => writeln!(out, "  waits    {} for values", syncs.order),
+        None => Ok(()),
+    }
 }
 
 #[derive(Default)]
