@@ -80,6 +80,25 @@ fn a_model_is_compiled_run_inspected_and_verified() {
 }
 
 #[test]
+fn a_plan_for_a_device_says_how_much_is_queued_and_is_inspected_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let ports = ([float_port("x", &["batch", "2"])], [float_port("y", &["batch", "2"])]);
+    let nodes = [node("Exp", "a", &["x"], &["h"]), node("Softmax", "b", &["h"], &["y"])];
+    fs::write(at.join("net.onnx"), model(&nodes, &[], &ports.0, &ports.1)).unwrap();
+    for (every, waits) in [("auto", None), ("never", None), ("1", Some("so that the device holds 1 at most"))] {
+        good(at, &["compile", "net.onnx", "--target", "gfx1151", "--sync-every", every, "--force"]);
+        let shown = good(at, &["inspect", "net.plan"]);
+        assert!(shown.contains("on gfx1151: 100.0% of the flops"), "{shown}");
+        assert_eq!(waits.is_some(), shown.contains("  waits  "), "{shown}");
+        assert!(waits.is_none_or(|waits| shown.contains(waits)), "{shown}");
+        assert!(!good(at, &["inspect", "net.plan", "--device", "cpu"]).contains("on gfx1151"));
+    }
+    assert!(bad(at, 2, &["compile", "net.onnx", "--sync-every", "4"]).contains("--target gfx1151"));
+    assert!(bad(at, 2, &["run", "net.onnx", "--device", "cpu", "--sync-every", "4"]).contains("--device hip:0"));
+}
+
+#[test]
 fn random_inputs_take_the_sizes_asked_for() {
     let (folder, _) = folder_with_tiny();
     let shown = good(folder.path(), &["run", "tiny.onnx", "--dim", "batch=7"]);

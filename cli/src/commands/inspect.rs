@@ -14,7 +14,7 @@ use crate::models;
 use crate::tensor_file::write_file;
 use clap::Args;
 use facts::Facts;
-use fastinference::{CompileOptions, Compute, Device};
+use fastinference::{CheckedPlan, CodeInfo, CompileOptions, Compute, Device, plan};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -43,30 +43,52 @@ pub struct Flags {
     compute: Option<Compute>,
     #[command(flatten)]
     dims: DimFlags,
-    /// The device to plan for: `auto`, `cpu`, `hip:0`, `hip:sim`
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Device,
+    /// The device to plan for: `auto`, `cpu`, `hip:0`, `hip:sim` [default: what a plan was made for; `auto` for a model]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
+}
+
+/// What is inspected: a plan as it lies on disk, or as it is made for a device.
+struct Inspected {
+    plan: CheckedPlan,
+    weight_bytes: u64,
+    code: Vec<CodeInfo>,
+}
+
+impl Inspected {
+    fn open(flags: &Flags) -> Result<Inspected, Failure> {
+        let is_plan = models::is_plan(&flags.model);
+        if flags.compute.is_some() && is_plan {
+            return Err(Failure::work("a plan computes in the type that it was compiled with")
+                .with_help("leave --compute out, or give the model"));
+        }
+        if is_plan && flags.device.is_none() {
+            let stored = plan::load(&flags.model).map_err(fastinference::Error::from)?;
+            let weight_bytes = stored.weights.iter().map(|(_, t)| t.bytes().len() as u64).sum();
+            let code = stored.code.into_iter().map(|object| object.info).collect();
+            return Ok(Inspected { plan: stored.plan, weight_bytes, code });
+        }
+        let on = models::on(flags.device.unwrap_or_default());
+        let options = CompileOptions { on, compute: flags.compute, ..CompileOptions::default() };
+        let model = models::open(&flags.model, &options)?;
+        let code = model.code().cloned().collect();
+        Ok(Inspected { plan: model.plan().clone(), weight_bytes: model.weight_bytes(), code })
+    }
 }
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
-    let on = models::on(flags.device);
-    if flags.compute.is_some() && models::is_plan(&flags.model) {
-        return Err(Failure::work("a plan computes in the type that it was compiled with")
-            .with_help("leave --compute out, or give the model"));
-    }
-    let options = CompileOptions { on, compute: flags.compute, ..CompileOptions::default() };
-    let model = models::open(&flags.model, &options)?;
-    let facts = Facts::of(&flags.model, &model, &flags.dims.to_map())?;
+    let inspected = Inspected::open(&flags)?;
+    let facts = Facts::of(&flags.model, &inspected, &flags.dims.to_map())?;
     let mut out = io::stdout().lock();
     if let Some(path) = &flags.html {
         write_file(path, html::page(&facts).as_bytes())?;
     }
     match () {
         _ if flags.json => writeln!(out, "{}", json::object(&facts))?,
-        _ if flags.dot => dot::print(&mut out, model.plan())?,
+        _ if flags.dot => dot::print(&mut out, &inspected.plan)?,
         _ if flags.html.is_some() && !flags.graph && !flags.steps => {}
-        _ => text::print(&mut out, &facts, model.plan(), flags.graph, flags.steps)?,
+        _ => text::print(&mut out, &facts, &inspected.plan, flags.graph, flags.steps)?,
     }
     Ok(())
 }

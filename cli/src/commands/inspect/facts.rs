@@ -3,12 +3,13 @@
 //! Bytes and flops are expressions over the model's symbols. To give numbers, every symbol that `--dim` does not fix counts as
 //! [`ASSUMED`].
 
+use super::Inspected;
 use super::indices::{self, Index};
 use super::placement::Placement;
 use crate::failure::Failure;
+use fastinference::CodeInfo;
 use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
 use fastinference::plan::{Arena, Entry, Offsets, Step, SyncKind, SyncPoint};
-use fastinference::{CheckedPlan, CodeInfo, Model};
 use fastinference::{HOST_KERNEL, why_on_host};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -166,8 +167,8 @@ pub struct Facts {
 
 impl Facts {
     /// Gathers them. Fails when `dims` names a symbol that the model does not have.
-    pub fn of(path: &Path, model: &Model, dims: &BTreeMap<String, i64>) -> Result<Facts, Failure> {
-        let plan: &CheckedPlan = model.plan();
+    pub fn of(path: &Path, inspected: &Inspected, dims: &BTreeMap<String, i64>) -> Result<Facts, Failure> {
+        let plan = &inspected.plan;
         let main = &plan.entries[0];
         let symbols = main.graph.input_symbols();
         if let Some(unknown) = dims.keys().find(|name| !symbols.contains(name.as_str())) {
@@ -190,8 +191,8 @@ impl Facts {
             steps: main.steps.len(),
             arena: vec![],
             arena_bytes: 0,
-            weight_bytes: model.weight_bytes(),
-            code: model.code().map(CodeFacts::of).collect(),
+            weight_bytes: inspected.weight_bytes,
+            code: inspected.code.iter().map(CodeFacts::of).collect(),
             placement: None,
         };
         let lookup = |name: &str| Some(number(name));

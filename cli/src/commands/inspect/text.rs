@@ -57,13 +57,13 @@ fn code(out: &mut dyn Write, facts: &Facts) -> io::Result<()> {
     })
 }
 
-/// `  waits    3 for values, 12 so that the device holds 44 steps at most`, where streams wait at all.
+/// `  waits    3 for values, 12 so that the device holds 44 at most`, where streams wait at all.
 fn waits(out: &mut dyn Write, facts: &Facts, entry: &str) -> io::Result<()> {
     let Some(syncs) = facts.entries.get(entry).map(|e| &e.syncs) else { return Ok(()) };
     match syncs.steps_between {
         Some(most) => writeln!(
             out,
-            "  waits    {} for values, {} so that the device holds {most} steps at most",
+            "  waits    {} for values, {} so that the device holds {most} at most",
             syncs.order, syncs.pace
         ),
         None if syncs.order > 0 => writeln!(out, "  waits    {} for values", syncs.order),
