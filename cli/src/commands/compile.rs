@@ -55,13 +55,13 @@ pub struct Flags {
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
-    let plan = flags.output.clone().unwrap_or_else(|| default_plan(&flags.model));
-    may_write(&plan, flags.force)?;
     if flags.sync_every.is_some() && flags.target.iter().all(|target| target == "cpu") {
         return Err(Failure::usage(
             "the processor has no queue to wait for: --sync-every goes with --target gfx1151 and the like",
         ));
     }
+    let plan = flags.output.clone().unwrap_or_else(|| default_plan(&flags.model));
+    may_write(&plan, flags.force)?;
     let options = CompileOptions {
         link_weights: flags.link_weights,
         dims: flags.dims.to_map(),
