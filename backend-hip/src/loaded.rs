@@ -206,17 +206,20 @@ impl DeviceWeights {
         }
         device.make_current()?;
         let memory = DeviceMemory::new(device, total)?;
-        let queue = Queue::new(device)?;
-        let mut staging = HostMemory::new(device, STAGING.min(total))?;
-        for (key, tensor) in constants {
-            let mut at = offsets[key];
-            for part in tensor.bytes().chunks(STAGING) {
-                staging.bytes_mut(0..part.len()).copy_from_slice(part);
-                memory.write(at, staging.bytes(0..part.len()), &queue)?;
-                queue.synchronise()?;
-                at += part.len();
-            }
+        // While one piece is on its way the next is gathered.
+        let lane = || Ok((Queue::new(device)?, HostMemory::new(device, STAGING.min(total))?));
+        let mut lanes = [lane()?, lane()?];
+        let pieces = constants.iter().flat_map(|(key, tensor)| {
+            let starts = (offsets[key]..).step_by(STAGING);
+            starts.zip(tensor.bytes().chunks(STAGING))
+        });
+        for (i, (at, piece)) in pieces.enumerate() {
+            let (queue, staging) = &mut lanes[i % 2];
+            queue.synchronise()?;
+            staging.bytes_mut(0..piece.len()).copy_from_slice(piece);
+            memory.write(at, staging.bytes(0..piece.len()), queue)?;
         }
+        lanes.iter().try_for_each(|(queue, _)| queue.synchronise())?;
         Ok(DeviceWeights { memory, offsets })
     }
 

@@ -1,5 +1,6 @@
 //! Flags that several commands take.
 
+use crate::commands::doctor;
 use crate::failure::Failure;
 use crate::models;
 use clap::Args;
@@ -44,6 +45,11 @@ impl RunFlags {
             ));
         }
         on.sync_every = self.sync_every;
+        if let Some(arch) = doctor::gpu().filter(|_| self.device == Device::Auto && !self.supervise) {
+            eprintln!(
+                "note: this runs on the processor; the GPU here ({arch}) is used with --device hip:0 (or --device cpu for no note)"
+            );
+        }
         if self.supervise {
             let program = env::current_exe().map_err(|e| Failure::work(format!("this program is not found: {e}")))?;
             on.supervise = Some(Supervise {

@@ -99,6 +99,25 @@ fn a_plan_for_a_device_says_how_much_is_queued_and_is_inspected_as_it_is() {
 }
 
 #[test]
+fn a_result_that_overflows_f16_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let ports = ([float_port("x", &["1", "2"])], [float_port("y", &["1", "2"])]);
+    let nodes = [node("MatMul", "product", &["x", "w"], &["y"])];
+    fs::write(at.join("net.onnx"), model(&nodes, &[floats("w", &[2, 2], &[300.0; 4])], &ports.0, &ports.1)).unwrap();
+    good(at, &["compile", "net.onnx", "--compute", "f16"]);
+    fs::write(at.join("x.npy"), npy("(1, 2)", &[300.0, -1.0])).unwrap();
+    fs::write(at.join("nan.npy"), npy("(1, 2)", &[300.0, f32::NAN])).unwrap();
+    let told = |model: &str, input: &str| {
+        let ran = run(at, &["run", model, "--input", &format!("x={input}")]);
+        String::from_utf8_lossy(&ran.stderr).contains("`y` has values that are not finite")
+    };
+    assert!(told("net.plan", "x.npy"));
+    assert!(!told("net.plan", "nan.npy"), "what goes in not finite may come out so");
+    assert!(!told("net.onnx", "x.npy"));
+}
+
+#[test]
 fn random_inputs_take_the_sizes_asked_for() {
     let (folder, _) = folder_with_tiny();
     let shown = good(folder.path(), &["run", "tiny.onnx", "--dim", "batch=7"]);

@@ -43,6 +43,11 @@ struct Findings {
     hazards: Vec<Hazard>,
 }
 
+/// The architecture of a GPU that Linux's compute driver serves; nothing is loaded to find it.
+pub fn gpu() -> Option<String> {
+    amd::architectures(Path::new("/")).into_iter().next().map(|compute| compute.arch)
+}
+
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
     let findings = examine();

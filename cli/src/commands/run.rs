@@ -10,7 +10,7 @@ use crate::tensor_file;
 use crate::units;
 use clap::Args;
 use fastinference::cases::{self, Allowed};
-use fastinference::{CompileOptions, Datum, Port, Session, StepTime};
+use fastinference::{CompileOptions, DType, Datum, Model, Port, Session, StepTime, Tensor};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,6 +70,12 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
     for (port, datum) in ports.iter().zip(&results) {
         writeln!(out, "out {} {}  {}", port.name, tensor_file::describe(datum), tensor_file::preview(datum))?;
     }
+    if let Some(port) = overflowed(&model, &given.data, ports, &results) {
+        eprintln!(
+            "note: `{port}` has values that are not finite, though all inputs are finite; f16 ends at 65504: compile the model \
+             with --compute bf16, or in f32"
+        );
+    }
     writeln!(out, "ready in {}", units::time(loading))?;
     show_times(&mut out, &times, memory)?;
     if flags.profile {
@@ -82,6 +88,20 @@ pub fn main(flags: Flags) -> Result<(), Failure> {
         Some(folder) => expect(&mut out, folder, ports, &results, &flags),
         None => Ok(()),
     }
+}
+
+/// The first result of a model in f16 that is not finite although everything that went in is.
+fn overflowed<'p>(model: &Model, inputs: &[Datum], ports: &'p [Port], results: &[Datum]) -> Option<&'p str> {
+    let floats = |t: &&Tensor| t.dtype().is_float();
+    let tensors = |data: &Datum| data.as_tensor().filter(floats).and_then(|t| t.to_f64().ok());
+    let finite = |data: &Datum| tensors(data).is_none_or(|values| values.iter().all(|v| v.is_finite()));
+    let graph = &model.plan().entries[0].graph;
+    let narrow = |v| graph.tensor_ty(v).is_some_and(|t| t.dtype == DType::F16);
+    let in_f16 = graph.order().into_iter().any(|node| graph.op(node).is_some() && graph.results(node).any(narrow));
+    if !in_f16 || !inputs.iter().all(finite) {
+        return None;
+    }
+    ports.iter().zip(results).find(|(_, data)| !finite(data)).map(|(port, _)| &*port.name)
 }
 
 /// Runs as often as the flags say; gives the results of the last run.

@@ -86,10 +86,7 @@ impl Machine {
             boot_words: words.split_whitespace().map(str::to_string).collect(),
             on_pci: folders(&root.join("sys/bus/pci/devices")).iter().any(|at| is_display(at)),
             gpus: folders(&root.join("sys/class/drm")).iter().filter_map(|at| gpu(at)).collect(),
-            compute: folders(&root.join("sys/class/kfd/kfd/topology/nodes"))
-                .iter()
-                .filter_map(|at| compute(at))
-                .collect(),
+            compute: architectures(root),
             kfd: access(&root.join("dev/kfd")),
             cwsr_enable: text("sys/module/amdgpu/parameters/cwsr_enable").and_then(|t| t.parse().ok()),
             pages_limit: text("sys/module/ttm/parameters/pages_limit").and_then(|t| t.parse().ok()),
@@ -109,6 +106,11 @@ impl Machine {
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
+}
+
+/// What the compute driver names.
+pub fn architectures(root: &Path) -> Vec<Compute> {
+    folders(&root.join("sys/class/kfd/kfd/topology/nodes")).iter().filter_map(|at| compute(at)).collect()
 }
 
 /// A line of Linux's `meminfo` in bytes.
