@@ -8,9 +8,9 @@
     python3 benches/gpu.py bench OUT.. [--fastinference BIN] [--device hip:0] [--batch 1,8,32]
     python3 benches/gpu.py compare OUT.. [--fastinference BIN] [--device hip:0]
 
-`write` needs numpy, onnx and torch (weights are drawn on the GPU where there is one). `bench` prints tokens per second and how much that
+`write` needs numpy and onnx; torch, where it is there with a GPU, draws the weights faster. `bench` prints tokens per second and how much that
 is of the floor: the bytes that a step must read (every weight but unchosen experts and the embedding, and the caches) over the
-bandwidth of a copy on the same device. `compare` gives the device and the processor the same tokens and says how far the logits of each
+bandwidth of a copy on the same device, which torch measures unless `--bandwidth` gives it in GB/s. `compare` gives the device and the processor the same tokens and says how far the logits of each
 position are apart, as a share of their norm, and how often both prefer the same token.
 """
 
@@ -36,16 +36,52 @@ SHAPES["tinyllama-f32"] = dict(SHAPES["tinyllama"], dtype="f32")
 TYPES = {"f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "f32": TensorProto.FLOAT}
 
 
+def torch_on_gpu():
+    """torch, where it is there and sees a GPU."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch if torch.cuda.is_available() else None
+
+
+def narrow(values, dtype):
+    """f32 as bits of a type, rounded to the nearest; numpy has no bf16."""
+    values = np.ascontiguousarray(values, np.float32)
+    if dtype == "bf16":
+        bits = values.view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return values.astype(np.float16) if dtype == "f16" else values
+
+
+class Drawn:
+    """Random numbers from numpy, or from torch on a GPU."""
+
+    def __init__(self, dtype):
+        self.dtype, self.torch = dtype, torch_on_gpu()
+        self.numpy = np.random.default_rng(1)
+        if self.torch:
+            self.torch.manual_seed(1)
+
+    def normal(self, shape, std):
+        if not self.torch:
+            return narrow(self.numpy.standard_normal(shape, np.float32) * np.float32(std), self.dtype)
+        t = self.torch
+        wide, bits = {"f16": (t.float16, t.int16), "bf16": (t.bfloat16, t.int16), "f32": (t.float32, t.int32)}[self.dtype]
+        return (t.randn(shape, device="cuda") * std).to(wide).view(bits).cpu().numpy()
+
+    def bytes(self, shape):
+        if not self.torch:
+            return self.numpy.integers(0, 256, shape, np.uint8)
+        return self.torch.randint(0, 256, shape, device="cuda", dtype=self.torch.uint8).cpu().numpy()
+
+
 class Writer:
     """Nodes, and weights that go to one external file as they are drawn."""
 
     def __init__(self, path, dtype, bits=None, block=None):
-        import torch
-
-        self.torch, self.path, self.type, self.bits, self.block = torch, path, TYPES[dtype], bits, block
-        self.torch_type = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[dtype]
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.manual_seed(1)
+        self.path, self.dtype, self.type, self.bits, self.block = path, dtype, TYPES[dtype], bits, block
+        self.drawn = Drawn(dtype)
         self.nodes, self.weights, self.inputs, self.outputs = [], [], [], []
         self.data = open(path + ".data", "wb")
 
@@ -59,31 +95,30 @@ class Writer:
         self.weights.append(tensor)
         return tensor.name
 
-    def tensor(self, values):
-        if values.dtype != self.torch.uint8:
-            values = values.to(self.torch_type)
-        values = values.contiguous().cpu()
+    def raw(self, values):
+        """A constant of bytes, or of the model's type as its bits."""
         start = -(-self.data.tell() // 4096) * 4096
         self.data.seek(start)
-        raw = {1: self.torch.uint8, 2: self.torch.int16, 4: self.torch.int32}[values.element_size()]
-        self.data.write(values.view(raw).numpy().data)
-        element = TensorProto.UINT8 if values.element_size() == 1 else self.type
+        self.data.write(np.ascontiguousarray(values).data)
+        element = TensorProto.UINT8 if values.itemsize == 1 else self.type
         tensor = TensorProto(name=f"w_{len(self.weights)}", dims=values.shape, data_type=element, data_location=TensorProto.EXTERNAL)
-        for k, v in (("location", os.path.basename(self.path) + ".data"), ("offset", start), ("length", values.numel() * values.element_size())):
+        for k, v in (("location", os.path.basename(self.path) + ".data"), ("offset", start), ("length", values.nbytes)):
             tensor.external_data.add(key=k, value=str(v))
         self.weights.append(tensor)
         return tensor.name
 
+    def tensor(self, values):
+        return self.raw(narrow(values, self.dtype))
+
     def random(self, *shape, std=0.02):
-        return self.tensor(self.torch.randn(shape, device=self.device, dtype=self.torch.float32) * std)
+        return self.raw(self.drawn.normal(shape, std))
 
     def packed(self, *shape, std=0.02):
         """Evenly drawn 4-bit weights around 8, two in a byte, of shape[-1] inputs; their scales."""
         blocks = shape[-1] // self.block
         bytes_shape = (*shape[:-1], shape[-1] // 2) if len(shape) > 2 else (shape[0], blocks, self.block // 2)
-        weights = self.torch.randint(0, 256, bytes_shape, device=self.device, dtype=self.torch.uint8)
-        scales = self.torch.full((*shape[:-1], blocks), std / 4.6, device=self.device, dtype=self.torch.float32)
-        return self.tensor(weights), self.tensor(scales)
+        weights = self.raw(self.drawn.bytes(bytes_shape))
+        return weights, self.tensor(np.full((*shape[:-1], blocks), std / 4.6))
 
     def linear(self, x, n, k, biased=False, outputs=1):
         """As torch writes it: the weight is [n, k], transposed in the graph."""
@@ -107,7 +142,7 @@ class Writer:
                          weights_prepacked=0, **how)
 
     def norm(self, x, hidden):
-        return self.node("RMSNormalization", [x, self.tensor(self.torch.ones(hidden))], axis=-1, epsilon=1e-5)
+        return self.node("RMSNormalization", [x, self.tensor(np.ones(hidden))], axis=-1, epsilon=1e-5)
 
     def swiglu(self, x, hidden, inner):
         gate = self.linear(x, inner, hidden)
@@ -126,7 +161,7 @@ def write(name, out):
     for input_name, rest in (("input_ids", "S"), ("attention_mask", "T"), ("position_ids", "S")):
         b.inputs.append(value(input_name, TensorProto.INT64, ["B", rest]))
     positions = np.arange(4096)[:, None] / 10000.0 ** (np.arange(0, dim, 2) / dim)[None]
-    cos, sin = (b.tensor(b.torch.from_numpy(f(positions))) for f in (np.cos, np.sin))
+    cos, sin = (b.tensor(f(positions)) for f in (np.cos, np.sin))
     # Row i of the new tokens sees the keys up to its own, where the mask is one.
     zero, one = b.constant(np.int64(0)), b.constant(np.int64(1))
     length = lambda x: b.node("Gather", [b.node("Shape", [x]), one], axis=0)
@@ -188,9 +223,10 @@ def floor_bytes(s, batch, context):
 
 
 def bandwidth():
-    """Bytes per second of a copy on the device, read and written."""
-    import torch
-
+    """Bytes per second of a copy on the device, read and written; None where torch cannot tell."""
+    torch = torch_on_gpu()
+    if torch is None:
+        return None
     a = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     c = torch.empty_like(a)
     times = []
@@ -205,8 +241,11 @@ def bandwidth():
 
 
 def bench(options):
-    speed = bandwidth()
-    print(f"copy: {speed / 1e9:.0f} GB/s", flush=True)
+    speed = options.bandwidth * 1e9 if options.bandwidth else bandwidth()
+    known = f"{speed / 1e9:.0f} GB/s" if speed else "unknown (--bandwidth gives it)"
+    print(f"bandwidth {known}\n", flush=True)
+    print("| model | batch | step, ms | tokens/s | floor, tokens/s | of the floor | prompts, tokens/s |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     for folder in options.folders:
         with open(os.path.join(folder, "shape.json")) as f:
             shape = json.load(f)
@@ -217,11 +256,12 @@ def bench(options):
             continue
         for line in done.stdout.splitlines():
             found = json.loads(line)
-            batch = found["batch"]
-            floor = batch * speed / floor_bytes(shape, batch, 128 + 64)
-            share = found["decode_tokens_per_s"] / floor
-            print(f"| {os.path.basename(folder)} {shape['dtype']} | {batch} | {found['decode_ms']:.3f} ms | {found['decode_tokens_per_s']:.0f} | "
-                  f"{floor:.0f} | {share:.0%} | {found['prefill_tokens_per_s']:.0f} |", flush=True)
+            batch, rate = found["batch"], found["decode_tokens_per_s"]
+            floor = batch * speed / floor_bytes(shape, batch, 128 + 64) if speed else None
+            shown = [f"{floor:.0f}", f"{rate / floor:.0%}"] if floor else ["", ""]
+            cells = [f"{os.path.basename(os.path.normpath(folder))} {shape['dtype']}", str(batch), f"{found['decode_ms']:.3f}", f"{rate:.0f}", *shown,
+                     f"{found['prefill_tokens_per_s']:.0f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def logits(folder):
@@ -271,6 +311,7 @@ def main():
     benches.add_argument("--fastinference", default="target/release/fastinference")
     benches.add_argument("--device", default="hip:0")
     benches.add_argument("--batch", default="1,8,32")
+    benches.add_argument("--bandwidth", type=float, help="GB/s of the device's memory")
     compares = parts.add_parser("compare")
     compares.add_argument("folders", nargs="+")
     compares.add_argument("--fastinference", default="target/release/fastinference")
