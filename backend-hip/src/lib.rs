@@ -18,6 +18,7 @@ mod program;
 mod session;
 mod step;
 mod target;
+mod tuning;
 mod working;
 
 pub use code::{CodeEvent, CodeStore, CodeWatch, StepWatch};

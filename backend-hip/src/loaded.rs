@@ -92,9 +92,9 @@ impl Backend for Hip {
     fn load(&self, plan: Arc<CheckedPlan>, weights: Weights) -> Result<Box<dyn Loaded>, LoadError> {
         fits(self.name(), &plan, &weights)?;
         examine(&plan)?;
-        let main = Program::new(&plan.entries[0], &plan.weights)?;
+        let main = Program::new(&plan, &plan.entries[0])?;
         let model = StepModel::of(&plan);
-        let step = model.as_ref().map(|m| Program::new(&plan.entries[m.entry], &plan.weights)).transpose()?;
+        let step = model.as_ref().map(|m| Program::new(&plan, &plan.entries[m.entry])).transpose()?;
         let device = |e: DeviceError| LoadError::Device(e.to_string());
         let mut constants = BTreeMap::new();
         let mut inline = BTreeMap::new();
@@ -124,14 +124,14 @@ impl Backend for Hip {
 /// reads weights as they lie, has the scratch memory that its kernels need, and replaces an operand only where they can.
 /// [`Hip`] asks for it on every load; no device is needed.
 pub fn examine(plan: &CheckedPlan) -> Result<(), LoadError> {
-    plan.entries.iter().try_for_each(|entry| Program::new(entry, &plan.weights).map(drop))
+    plan.entries.iter().try_for_each(|entry| Program::new(plan, entry).map(drop))
 }
 
 /// The files of kernels that a plan for a device needs.
 pub fn kernel_files(plan: &CheckedPlan) -> Result<BTreeSet<&'static str>, LoadError> {
     let mut needed = BTreeSet::new();
     for entry in &plan.entries {
-        needed.extend(files(&Program::new(entry, &plan.weights)?));
+        needed.extend(files(&Program::new(plan, entry)?));
     }
     Ok(needed)
 }

@@ -39,6 +39,7 @@ mod softmax;
 mod trilu;
 mod window;
 
+use crate::tuning::Tuning;
 use ir::{CoreOp, DType, Dim, Op, TensorType};
 pub(crate) use kernels::Call;
 use kernels::Element;
@@ -122,6 +123,8 @@ pub(crate) struct Types<'t> {
     pub(crate) outs: &'t [&'t TensorType],
     /// How operands lie; row-major where this ends.
     pub(crate) layouts: &'t [Layout],
+    /// What is known of the device.
+    pub(crate) tuning: &'static Tuning,
 }
 
 impl<'t> Types<'t> {

@@ -8,6 +8,7 @@
 //! 22 layers of 8 launches, 2,048 rows of 1.1 billion weights: 0.15 s at 30 TFLOP/s    every 118 launches
 //! ```
 
+use crate::tuning::Tuning;
 use ir::{Dim, Graph, NodeId, ValueType};
 use plan::{Entry, Step, Stream};
 use std::collections::HashSet;
@@ -17,12 +18,8 @@ use std::num::NonZeroU32;
 const MOST_SECONDS: f64 = 0.1;
 /// Rows that run at once, in an entry that takes any number of them.
 const MANY_ROWS: f64 = 2048.0;
-/// Bytes and operations a second of a slow device: DRAM and matrix instructions of gfx1151, as measured.
-const BANDWIDTH: f64 = 213e9;
-const FLOPS: f64 = 30e12;
-
 /// After how many steps the host should wait; `None` where it need not.
-pub(crate) fn of_cost(entry: &Entry) -> Option<NonZeroU32> {
+pub(crate) fn of_cost(entry: &Entry, tuning: &Tuning) -> Option<NonZeroU32> {
     let on_device = |step: &'_ Step| match step {
         Step::Launch(launch) if launch.stream != Stream::HOST => Some(launch.node.clone()),
         _ => None,
@@ -30,14 +27,14 @@ pub(crate) fn of_cost(entry: &Entry) -> Option<NonZeroU32> {
     let launched: HashSet<_> = entry.steps.iter().filter_map(on_device).collect();
     let graph = &entry.graph;
     let nodes = graph.order().into_iter().filter(|id| launched.contains(&graph.node(*id).names[0]));
-    let waits = nodes.map(|node| seconds(graph, node)).sum::<f64>() / MOST_SECONDS;
+    let waits = nodes.map(|node| seconds(graph, node, tuning)).sum::<f64>() / MOST_SECONDS;
     let every = (launched.len() as f64 / waits).ceil() as u32;
     NonZeroU32::new(every).filter(|_| waits > 1.0)
 }
 
 /// How long a node takes. Every symbol counts as 1 and the work grows with rows, as that of products does; what attention adds over
 /// long caches is left out.
-fn seconds(graph: &Graph, node: NodeId) -> f64 {
+fn seconds(graph: &Graph, node: NodeId, tuning: &Tuning) -> f64 {
     let Some(op) = graph.op(node) else { return 0.0 };
     let operands: Vec<&ValueType> = graph.operands(node).iter().map(|v| graph.ty(*v)).collect();
     let results: Vec<ValueType> = graph.results(node).map(|v| graph.ty(v).clone()).collect();
@@ -47,7 +44,7 @@ fn seconds(graph: &Graph, node: NodeId) -> f64 {
     let number = |dim: &Dim| dim.eval(&|_| Some(1)).map_or(0.0, |n| n.max(0) as f64);
     let cost = op.cost(&operands, &results);
     let bytes = number(&cost.read) + number(&cost.written);
-    (bytes / BANDWIDTH).max(rows * number(&cost.flops) / FLOPS)
+    (bytes / tuning.bandwidth).max(rows * number(&cost.flops) / tuning.flops)
 }
 
 #[cfg(test)]

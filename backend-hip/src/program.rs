@@ -3,9 +3,10 @@
 use crate::binding::{Binder, binders};
 use crate::lower::{Lowering, transposed};
 use crate::target::{COMPUTE, HOST_KERNEL, lowering};
+use crate::tuning::{self, Tuning};
 use ir::ops::Constraint;
 use ir::{Dim, Op, Value, ValueType};
-use plan::{Arena, COPY, Entry, Launch, Layout, Loc, Place, Step, Stream, WeightInfo};
+use plan::{Arena, COPY, Entry, Launch, Layout, Loc, Place, Plan, Step, Stream, WeightInfo};
 use runtime::{LoadError, StepKernel};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(crate) struct Program {
     pub(crate) constraints: Vec<Constraint>,
     /// Weights that kernels of the device read.
     pub(crate) device_weights: BTreeSet<Arc<str>>,
+    tuning: &'static Tuning,
 }
 
 /// A step.
@@ -85,7 +87,8 @@ pub(crate) struct Operand {
 }
 
 impl Program {
-    pub(crate) fn new(entry: &Entry, infos: &WeightInfos) -> Result<Program, LoadError> {
+    pub(crate) fn new(plan: &Plan, entry: &Entry) -> Result<Program, LoadError> {
+        let infos = &plan.weights;
         let graph = &entry.graph;
         let mut values: HashMap<&str, Value> = HashMap::new();
         for id in graph.order() {
@@ -100,6 +103,7 @@ impl Program {
             binders: binders(entry),
             constraints: graph.constraints.iter().cloned().collect(),
             device_weights: BTreeSet::new(),
+            tuning: tuning::of(&plan.target),
         };
         for step in &entry.steps {
             let instr = program.instr(step, &values, &on_device, infos)?;
@@ -187,7 +191,7 @@ impl Program {
             return Ok(Instr::Host(HostStep { about, op: op.cloned(), ins, outs, frees, late }));
         }
         let op = op.ok_or_else(|| fail("a copy within the device is not planned"))?;
-        let lowering = lowering(graph, value.node, op, &layouts).map_err(&fail)?;
+        let lowering = lowering(graph, value.node, op, &layouts, self.tuning).map_err(&fail)?;
         let known = |(i, l): (usize, &Layout)| {
             *l == Layout::RowMajor || transposed(op).contains(&i) && *l == Layout::Transposed
         };

@@ -2,6 +2,7 @@
 
 use crate::lower::{Chosen, Types, choose, transposed};
 use crate::pace;
+use crate::tuning::{self, Tuning};
 use ir::graph::Kind;
 use ir::{CoreOp, Graph, NodeId, Op, TensorType, Value, Verified};
 use plan::{Entry, LaunchOptions, Layout, LowerError, Memory, Pacing, PlanBuilder, Stream, Target};
@@ -16,13 +17,14 @@ pub const HOST_KERNEL: &str = "host";
 #[derive(Clone, Debug)]
 pub struct Planner {
     arch: String,
+    tuning: &'static Tuning,
     pacing: Pacing,
 }
 
 impl Planner {
     /// For `gfx1151`, `sm_90`, `sim`.
     pub fn new(arch: &str) -> Planner {
-        Planner { arch: arch.to_string(), pacing: Pacing::Auto }
+        Planner { arch: arch.to_string(), tuning: tuning::of(arch), pacing: Pacing::Auto }
     }
 
     /// Lets the host wait so often; otherwise as the plan's cost suggests.
@@ -49,7 +51,7 @@ impl Target for Planner {
     }
 
     fn pace(&self, entry: &Entry) -> Option<NonZeroU32> {
-        self.pacing.steps(|| pace::of_cost(entry))
+        self.pacing.steps(|| pace::of_cost(entry, self.tuning))
     }
 
     fn lower(&self, verified: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
@@ -60,7 +62,8 @@ impl Target for Planner {
         }
         // A body runs as a whole on the host.
         let wished: Vec<Layout> = wishes(graph, node, op);
-        let chosen = if plan.in_body() { Err("it is in a body") } else { lowering(graph, node, op, &wished) };
+        let chosen =
+            if plan.in_body() { Err("it is in a body") } else { lowering(graph, node, op, &wished, self.tuning) };
         let (kernel, options) = match &chosen {
             Ok(lowering) => {
                 let (stream, memory) = (Some(COMPUTE), Memory::DEVICE);
@@ -79,7 +82,8 @@ impl Target for Planner {
 
 /// Why a node runs on the host; `None` when it does not.
 pub fn why_on_host(graph: &Graph, node: NodeId) -> Option<&'static str> {
-    lowering(graph, node, graph.op(node)?, &[]).err()
+    // Which kernel is best does not decide whether there is one.
+    lowering(graph, node, graph.op(node)?, &[], tuning::of("")).err()
 }
 
 /// How a node would have its operands lie. It is granted when all readers wish the same.
@@ -94,8 +98,8 @@ fn wishes(graph: &Graph, node: NodeId, op: &Op) -> Vec<Layout> {
     graph.operands(node).iter().enumerate().map(layout).collect()
 }
 
-/// How a node runs on the device: a pure function of its types and of how its operands lie.
-pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op, layouts: &[Layout]) -> Chosen {
+/// How a node runs on the device: a pure function of its types, of how its operands lie, and of what is known of the device.
+pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op, layouts: &[Layout], tuning: &'static Tuning) -> Chosen {
     let operands = graph.operands(node);
     let known = |v: &Value| graph.ty(*v).is_plannable() || *graph.ty(*v) == ir::ValueType::Absent;
     let results: Vec<Value> = graph.results(node).collect();
@@ -113,7 +117,7 @@ pub(crate) fn lowering(graph: &Graph, node: NodeId, op: &Op, layouts: &[Layout])
     if !(0..caches).all(|i| graph.is_state(operands[3 + 2 * i].node)) {
         return Err("its caches are no states, which are written in place");
     }
-    let chosen = choose(op, &Types { ins: &ins, outs: &outs, layouts })?;
+    let chosen = choose(op, &Types { ins: &ins, outs: &outs, layouts, tuning })?;
     match chosen.numbers().iter().any(ir::Dim::is_late) {
         true => Err("its sizes are not known before it runs"),
         false => Ok(chosen),

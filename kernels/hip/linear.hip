@@ -4,8 +4,8 @@
 template <class X, class W> struct Layer { const W* w; const X* bias; X* y; u32 n, block; };
 template <int WIDTH, class X, class W>
 DEV Layer<X, W> layer_of(const W* w0, const W* w1, const W* w2, const X* b0, const X* b1, const X* b2, X* y0, X* y1, X* y2, u32 n0, u32 n1,
-                         u32 n2, u32 biased) {
-  u32 block = block_x(), first = (n0 + WIDTH - 1) / WIDTH, second = (n1 + WIDTH - 1) / WIDTH;
+                         u32 n2, u32 biased, u32 block) {
+  u32 first = (n0 + WIDTH - 1) / WIDTH, second = (n1 + WIDTH - 1) / WIDTH;
   if (block < first) return {w0, biased & 1 ? b0 : 0, y0, n0, block};
   block -= first;
   if (block < second) return {w1, biased & 2 ? b1 : 0, y1, n1, block};
@@ -47,7 +47,7 @@ DEV void rows_of(const X* x, const Layer<X, W>& l, const X* residual, u32 first,
 template <class X, class W>
 DEV void linear_rows_body(const X* x, const W* w0, const W* w1, const W* w2, const X* b0, const X* b1, const X* b2, const X* residual, X* y0, X* y1,
                           X* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
-  Layer<X, W> l = layer_of<8>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased);
+  Layer<X, W> l = layer_of<8>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased, block_x());
   u32 first = block_y() * 8, count = min_u(8, rows - first);
   residual = has_residual ? residual : 0;
   if (count == 1) rows_of<1>(x, l, residual, first, count, k);
@@ -89,7 +89,7 @@ template <class T>
 DEV void linear_tiles_body(const T* x, const T* w0, const T* w1, const T* w2, const T* b0, const T* b1, const T* b2, const T* residual, T* y0, T* y1,
                            T* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
   LDS(f32, part, 8 * 4 * 256);
-  Layer<T, T> l = layer_of<16>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased);
+  Layer<T, T> l = layer_of<16>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased, block_x());
   u32 first = block_y() * 64, count = min_u(64, rows - first);
   residual = has_residual ? residual : 0;
   if (!aligned_wide(x, l.w)) unaligned<64, 16>(x, l, residual, rows, k);
@@ -225,7 +225,64 @@ DEV void linear_block64_body(const T* x, const T* w, const T* bias, const T* res
   if (aligned_wide(x, w)) block_of<64>(x, w, bias, residual, y, rows, n, k);
   else unaligned<64, 64>(x, Layer<T, T>{w, bias, y, n, block_x()}, residual, rows, k);
 }
+// For dozens of rows in f32: a block computes 16 outputs of 8 * R rows. Each wave takes 32 inputs in turn, so that it alone reads a line
+// of every row, and a lane computes R rows of 4 outputs: 16 loads of 16 bytes at most feed 128 multiplications.
+template <int R, bool WIDE>
+DEV void columns_of(const f32* x, const Layer<f32, f32>& l, const f32* residual, f32* part, u32 first, u32 count, u32 k) {
+  enum { OUTPUTS = 8 * R * 16 };
+  u32 lane = lane_id(), row = lane % 8, column = lane / 8;
+  const f32 *xr[R], *wr[4];
+  f32 sum[R][4];
+  for (int j = 0; j < 4; j++) wr[j] = l.w + (u64)min_u(l.block * 16 + column + 4 * j, l.n - 1) * k;
+  for (int r = 0; r < R; r++) {
+    xr[r] = x + (u64)(first + min_u(row + 8 * r, count - 1)) * k;
+    for (int j = 0; j < 4; j++) sum[r][j] = 0.f;
+  }
+  for (u32 from = thread_id() / WAVE * 32; from < k; from += 256) {
+    u32 end = min_u(from + 32, k);
+#pragma unroll 2
+    for (u32 i = from; i < end; i += 4) {
+      f32 a[R][4], b[4][4];
+      if (WIDE) {
+        for (int j = 0; j < 4; j++) load_elements(wr[j] + i, b[j]);
+        for (int r = 0; r < R; r++) load_elements(xr[r] + i, a[r]);
+      } else {
+        for (u32 e = 0; e < 4; e++) {
+          for (int j = 0; j < 4; j++) b[j][e] = i + e < end ? wr[j][i + e] : 0.f;
+          for (int r = 0; r < R; r++) a[r][e] = i + e < end ? xr[r][i + e] : 0.f;
+        }
+      }
+      for (int e = 0; e < 4; e++)
+        for (int r = 0; r < R; r++)
+          for (int j = 0; j < 4; j++) sum[r][j] = fma_(a[r][e], b[j][e], sum[r][j]);
+    }
+  }
+  f32* own = part + thread_id() / WAVE * OUTPUTS;
+  for (int r = 0; r < R; r++) for (int j = 0; j < 4; j++) own[(row + 8 * r) * 16 + column + 4 * j] = sum[r][j];
+  block_sync();
+  for (u32 e = thread_id(); e < OUTPUTS; e += 256) {
+    u32 m = e / 16, c = l.block * 16 + e % 16;
+    if (m >= count || c >= l.n) continue;
+    f32 total = 0.f;
+    for (int wave = 0; wave < 8; wave++) total += part[wave * OUTPUTS + e];
+    u64 at = (u64)(first + m) * l.n + c;
+    l.y[at] = total + (l.bias ? l.bias[c] : 0.f) + (residual ? residual[at] : 0.f);
+  }
+}
+template <class T>
+DEV void linear_columns_body(const T* x, const T* w0, const T* w1, const T* w2, const T* b0, const T* b1, const T* b2, const T* residual, T* y0, T* y1,
+                             T* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
+  LDS(f32, part, 8 * 512);
+  // Blocks of the same outputs follow each other: they find the weights in a cache.
+  u32 parts = (rows + 31) / 32, first = block_x() % parts * 32, count = min_u(32, rows - first);
+  Layer<T, T> l = layer_of<16>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased, block_x() / parts);
+  residual = has_residual ? residual : 0;
+  if (k % 4 != 0 || !aligned_wide(x, l.w)) columns_of<4, false>(x, l, residual, part, first, count, k);
+  else if (count <= 16) columns_of<2, true>(x, l, residual, part, first, count, k);
+  else columns_of<4, true>(x, l, residual, part, first, count, k);
+}
 KERNELS_linear_rows
+KERNELS_linear_columns
 KERNELS_linear_tiles
 KERNELS_linear_gate
 KERNELS_gate

@@ -101,6 +101,9 @@ fn hip_linears_agree_for_few_rows_and_many() {
             "graph @g(%x: bf16[20, N, 32], %w: bf16[70, 32]) { %y = linear(%x, %w) return %y }",
             "graph @g(%x: f16[129, 64], %w: f16[8200, 64]) { %y = linear(%x, %w) return %y }",
             "graph @g(%x: f32[N, 200], %w: f32[200, 33], %b: f32[33]) { %y = linear(%x, %w, %b) {kn = true} return %y }",
+            "graph @g(%x: f32[11, N, 300], %w: f32[70, 300], %b: f32[70]) { %y = linear(%x, %w, %b) return %y }",
+            "graph @g(%x: f32[5, N, 33], %w: f32[17, 33]) { %y = linear(%x, %w) return %y }",
+            "graph @g(%x: f32[33, N, 8], %w: f32[40, 8]) { %y = linear(%x, %w) return %y }",
             "graph @g(%x: f32[N, 75], %w: f16[33, 75]) { %y = linear(%x, %w) return %y }",
             "graph @g(%x: f32[N, 80], %w: bf16[33, 80]) { %y = linear(%x, %w) return %y }",
         ],
@@ -130,6 +133,8 @@ fn hip_layers_of_the_same_rows_agree() {
             "graph @g(%x: f32[6, N, 40], %r: f32[6, N, 24], %w: f32[40, 24], %wu: f32[40, 24], %bu: f32[24]) { %y = linears(%x, %r, %w, _, %wu, %bu) {kn = true, gate = gelu_tanh} return %y }",
             "graph @g(%x: f16[N, 30], %r: f16[N, 24], %w: f16[24, 30]) { %y = linears(%x, %r, %w, _) {kn = false} return %y }",
             "graph @g(%x: bf16[9, N, 64], %r: bf16[9, N, 70], %w: bf16[70, 64]) { %y = linears(%x, %r, %w, _) {kn = false} return %y }",
+            "graph @g(%x: f32[9, N, 264], %w: f32[96, 264], %b: f32[96], %wk: f32[17, 264], %wv: f32[5, 264], %c: f32[5]) { %q, %k, %v = linears(%x, _, %w, %b, %wk, _, %wv, %c) {kn = false} return %q, %k, %v }",
+            "graph @g(%x: f32[20, N, 64], %r: f32[20, N, 24], %w: f32[24, 64]) { %y = linears(%x, %r, %w, _) {kn = false} return %y }",
         ],
     );
 }

@@ -13,8 +13,6 @@ use kernels::{Element, table};
 const FEW_CHANNELS: i64 = 8;
 /// Up to so many, tiles are 16 channels high; else 64.
 const NARROW: i64 = 32;
-/// Tiles that keep a device busy: a result of half as many is computed in parts.
-const BUSY: i64 = 256;
 /// Elements of a tile.
 const TILE: i64 = 64 * 64;
 /// A part of a sum has at least so many products, and a sum at most so many parts.
@@ -26,6 +24,8 @@ struct Convolution {
     x: Element,
     w: Element,
     has: [bool; 2],
+    /// Tiles that keep the device busy: a result of half as many is computed in parts.
+    busy: i64,
     /// Bytes of the parts of sums, where there may be any.
     parts: Option<Dim>,
 }
@@ -43,7 +43,14 @@ pub(super) fn conv(op: &Conv, types: &Types<'_>) -> Chosen {
         return Err("it has more than 3 spatial dimensions");
     }
     let has = [2, 3].map(|i| types.input(i).is_some());
-    Ok(Box::new(Convolution { op: op.clone(), x, w, has, parts: parts(op.group, types) }))
+    Ok(Box::new(Convolution {
+        op: op.clone(),
+        x,
+        w,
+        has,
+        busy: types.tuning.busy_blocks,
+        parts: parts(op.group, types),
+    }))
 }
 
 /// Bytes for the parts of sums: a result has at most so many elements where it is computed in parts.
@@ -51,13 +58,13 @@ fn parts(groups: i64, types: &Types<'_>) -> Option<Dim> {
     let w: Option<Vec<i64>> = types.dims(1).ok()?.iter().map(Dim::as_const).collect();
     let [m, rest @ ..] = &w?[..] else { return None };
     let (k, elements) = (rest.iter().product::<i64>(), types.outs[0].shape.elements()?);
-    let most = Dim::min(&(elements * MOST_PARTS), &Dim::constant(BUSY * TILE));
+    let most = Dim::min(&(elements * MOST_PARTS), &Dim::constant(types.tuning.busy_blocks * TILE));
     (m / groups > NARROW && k >= 2 * LEAST_PART).then(|| most * 4)
 }
 
 /// Into how many parts of how many products the sums of `k` are split, for a result of so many tiles; `None`: not at all.
-fn split(k: i64, tiles: i64) -> Option<(i64, i64)> {
-    let wanted = (BUSY / tiles).min(MOST_PARTS).min(k / LEAST_PART);
+fn split(k: i64, tiles: i64, busy: i64) -> Option<(i64, i64)> {
+    let wanted = (busy / tiles).min(MOST_PARTS).min(k / LEAST_PART);
     if wanted < 2 {
         return None;
     }
@@ -99,7 +106,7 @@ impl Lowering for Convolution {
         let mut at = [0; 18];
         at.copy_from_slice(&words(&axes)?[..18]);
         let tiles = (n * plane + 63) / 64 * ((m + 63) / 64) * groups;
-        if let Some((splits, chunk)) = self.parts.as_ref().and_then(|_| split(k, tiles)) {
+        if let Some((splits, chunk)) = self.parts.as_ref().and_then(|_| split(k, tiles, self.busy)) {
             let (x, w, p, y) = (input(0), input(1), scratch(0), output(0));
             let channels = groups * m;
             let part = table::conv_part(self.x, self.w, x, w, p, n, groups, c, m, image, plane, k, splits, chunk, at);
@@ -154,17 +161,19 @@ impl Lowering for Convolution {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUSY, MOST_PARTS, split};
+    use super::{MOST_PARTS, split};
+
+    const BUSY: i64 = 256;
 
     #[test]
     fn parts_cover_every_product_and_none_is_empty() {
         for k in [127, 256, 300, 576, 4608, 4609, 100_000] {
             for tiles in [1, 7, 8, 64, 127, 128, 129, 1000] {
-                let Some((splits, chunk)) = split(k, tiles) else { continue };
+                let Some((splits, chunk)) = split(k, tiles, BUSY) else { continue };
                 assert!(splits * chunk >= k && (splits - 1) * chunk < k && chunk % 16 == 0, "{k} {tiles}");
                 assert!((2..=MOST_PARTS).contains(&splits) && splits * tiles <= BUSY, "{k} {tiles}");
             }
         }
-        assert_eq!((split(4608, 8), split(4608, 129), split(200, 1)), (Some((16, 288)), None, None));
+        assert_eq!((split(4608, 8, BUSY), split(4608, 129, BUSY), split(200, 1, BUSY)), (Some((16, 288)), None, None));
     }
 }

@@ -2,17 +2,16 @@
 //! launch for each layer. 16-bit factors go through matrix instructions.
 
 use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output, scratch};
+use crate::tuning::Tuning;
 use ir::Dim;
 use ir::ops::{ActivationFn, Linear, Linears};
 use kernels::{Element, table};
 use plan::Layout;
 
-/// From so many rows on, tiles are faster than streaming the weight once for every 8 rows.
+/// From so many rows on, tiles are faster than streaming weights of another type than f32 once for every 8 rows.
 const MANY_ROWS: i64 = 32;
-/// Up to so many rows, matrix instructions stream the weights: once for every 64 of them.
-const STREAMED_ROWS: i64 = 64;
-/// Tiles of 128 are for products of at least so many of them: fewer would leave processors without work.
-const LARGE_TILES: i64 = 128;
+/// Rows that stream the weights once where nothing is shared between threads.
+const FEW_ROWS: i64 = 8;
 /// Layers that one launch takes.
 const TOGETHER: usize = 3;
 
@@ -35,6 +34,7 @@ struct Layers {
     kn: bool,
     /// Bytes of both products where they are gated afterwards.
     scratch: Option<Dim>,
+    tuning: &'static Tuning,
 }
 
 pub(super) fn linear(op: &Linear, types: &Types<'_>) -> Chosen {
@@ -91,7 +91,16 @@ fn layers(
     };
     let result = types.outs[0].dims().ok_or("its rank is not known")?;
     let scratch = gate.map(|_| result.iter().cloned().product::<Dim>() * (2 * x.bytes()));
-    Ok(Box::new(Layers { x, w, layers: weights.iter().map(layer).collect(), residual, gate, kn, scratch }))
+    Ok(Box::new(Layers {
+        x,
+        w,
+        layers: weights.iter().map(layer).collect(),
+        residual,
+        gate,
+        kn,
+        scratch,
+        tuning: types.tuning,
+    }))
 }
 
 /// Sizes of a node: rows, inputs, and outputs of each layer.
@@ -116,6 +125,11 @@ impl Layers {
         rows && self.x == self.w && self.x != Element::F32 && k % 32 == 0
     }
 
+    /// Whether a block takes some outputs of dozens of rows in f32.
+    fn columns(&self, s: &Shape) -> bool {
+        self.x == Element::F32 && self.w == Element::F32 && (FEW_ROWS + 1..=self.tuning.column_rows).contains(&s.rows)
+    }
+
     /// Products by kernels that stream the weights, in one launch.
     fn streamed(&self, s: &Shape, to: &[Memory], residual: Option<usize>) -> Call<Memory> {
         let layer = |i: usize| self.layers.get(i);
@@ -128,51 +142,36 @@ impl Layers {
         let (w0, w1, w2, b0, b1, b2) = (w(0), w(1), w(2), bias(0), bias(1), bias(2));
         let (y0, y1, y2, n0, n1, n2) = (y(0), y(1), y(2), n(0), n(1), n(2));
         let (x, rows, k) = (input(0), s.rows, s.k);
-        call(match self.matrices(k) {
-            true => table::linear_tiles(
-                self.x,
-                x,
-                w0,
-                w1,
-                w2,
-                b0,
-                b1,
-                b2,
-                r,
-                y0,
-                y1,
-                y2,
-                rows,
-                n0,
-                n1,
-                n2,
-                k,
-                biased,
-                has_residual,
-            ),
-            false => table::linear_rows(
-                self.x,
-                self.w,
-                x,
-                w0,
-                w1,
-                w2,
-                b0,
-                b1,
-                b2,
-                r,
-                y0,
-                y1,
-                y2,
-                rows,
-                n0,
-                n1,
-                n2,
-                k,
-                biased,
-                has_residual,
-            ),
-        })
+        let (e, columns) = (self.x, self.columns(s));
+        let call_of = match () {
+            () if self.matrices(k) => table::linear_tiles,
+            () if columns => table::linear_columns,
+            () => {
+                return call(table::linear_rows(
+                    e,
+                    self.w,
+                    x,
+                    w0,
+                    w1,
+                    w2,
+                    b0,
+                    b1,
+                    b2,
+                    r,
+                    y0,
+                    y1,
+                    y2,
+                    rows,
+                    n0,
+                    n1,
+                    n2,
+                    k,
+                    biased,
+                    has_residual,
+                ));
+            }
+        };
+        call(call_of(e, x, w0, w1, w2, b0, b1, b2, r, y0, y1, y2, rows, n0, n1, n2, k, biased, has_residual))
     }
 
     /// The product of one layer by tiles.
@@ -182,7 +181,7 @@ impl Layers {
         let (r, has_residual) = (input(residual.unwrap_or(0)), i64::from(residual.is_some()));
         let (x, w, rows, k) = (input(0), input(l.w), s.rows, s.k);
         if self.matrices(k) {
-            let large = ((rows + 127) / 128) * ((n + 127) / 128) >= LARGE_TILES;
+            let large = ((rows + 127) / 128) * ((n + 127) / 128) >= self.tuning.large_tiles;
             let kernel = if large { table::linear_block } else { table::linear_block64 };
             return call(kernel(self.x, x, w, bias, r, y, rows, n, k, has_bias, has_residual));
         }
@@ -214,7 +213,10 @@ impl Layers {
 
     /// Every product to where it belongs.
     fn products(&self, s: &Shape, to: &[Memory], residual: Option<usize>) -> Vec<Call<Memory>> {
-        let few = if self.matrices(s.k) { s.rows <= STREAMED_ROWS } else { s.rows < MANY_ROWS };
+        let few = match self.matrices(s.k) {
+            true => s.rows <= self.tuning.streamed_rows,
+            false => s.rows < MANY_ROWS || self.columns(s),
+        };
         if few && self.layers.iter().all(|l| !l.lies_kn) {
             return vec![self.streamed(s, to, residual)];
         }
@@ -245,7 +247,7 @@ impl Lowering for Layers {
             return Ok(self.products(&s, &to, self.residual));
         };
         let (r, has_residual) = (input(self.residual.unwrap_or(0)), i64::from(self.residual.is_some()));
-        if self.matrices(s.k) && s.rows <= STREAMED_ROWS {
+        if self.matrices(s.k) && s.rows <= self.tuning.streamed_rows {
             let [g, u] = &self.layers[..] else { return Err("a gate has two layers".into()) };
             let bias = |l: &Layer| input(l.bias.unwrap_or(0));
             let biased = i64::from(g.bias.is_some()) + 2 * i64::from(u.bias.is_some());
