@@ -120,6 +120,10 @@ fn direct(op: &CoreOp, types: &Types<'_>) -> Chosen {
         // No kernels yet: the reference evaluates them.
         CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Rnn(_) => None,
         // These are made for devices only.
-        CoreOp::Linears(_) | CoreOp::MoeJoin(_) | CoreOp::MoeRouteIndex(_) | CoreOp::RopeKvWrite(_) => None,
+        CoreOp::Linears(_)
+        | CoreOp::LinearsNBits(_)
+        | CoreOp::MoeJoin(_)
+        | CoreOp::MoeRouteIndex(_)
+        | CoreOp::RopeKvWrite(_) => None,
     }
 }

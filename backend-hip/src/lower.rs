@@ -248,6 +248,7 @@ pub(crate) fn choose(op: &Op, types: &Types<'_>) -> Chosen {
         CoreOp::LayerNorm(op) => norm::layer_norm(op, types),
         CoreOp::Linear(op) => linear::linear(op, types),
         CoreOp::Linears(op) => linear::linears(op, types),
+        CoreOp::LinearsNBits(op) => matmul_nbits::linears_nbits(op, types),
         CoreOp::Lstm(op) => recurrent::lstm(op, types),
         CoreOp::MatMul(_) => matmul::matmul(types),
         CoreOp::MatMulInteger(_) => matmul_integer::matmul_integer(types),

@@ -234,6 +234,7 @@ op_table! {
     mod map: Map;
     mod linear: Linear;
     mod linears: Linears;
+    mod linears_nbits: LinearsNBits;
     mod lrn: Lrn;
     mod lstm: Lstm;
     mod matmul: MatMul;

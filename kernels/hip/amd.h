@@ -64,6 +64,14 @@ DEV f32 rint_(f32 x) { return __builtin_rintf(x); }
 DEV f64 rint_(f64 x) { return __builtin_rint(x); }
 DEV f64 trunc_(f64 x) { return __builtin_trunc(x); }
 DEV u32 exchange(u32* at, u32 v) { return __atomic_exchange_n(at, v, __ATOMIC_RELAXED); }
+// Pairs of f16 in a word.
+typedef f16 f16x2 __attribute__((ext_vector_type(2)));
+DEV u32 pair_fma(u32 a, u32 b, u32 c) {
+  return __builtin_bit_cast(u32, __builtin_elementwise_fma(__builtin_bit_cast(f16x2, a), __builtin_bit_cast(f16x2, b), __builtin_bit_cast(f16x2, c)));
+}
+DEV u32 pair_mul(u32 a, u32 b) { return __builtin_bit_cast(u32, __builtin_bit_cast(f16x2, a) * __builtin_bit_cast(f16x2, b)); }
+// Byte B of x in the low byte of each half, 0x64 above it.
+template <int B> DEV u32 spread_byte(u32 x) { return __builtin_amdgcn_perm(0x64646464u, x, 0x04000400u | B * 0x00010001u); }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __builtin_amdgcn_sudot4(true, a, true, b, c, false); }
 // Matrix fragments of 16x16x16. A and B: lane l holds row l & 15, sixteen k side by side; both halves of the wave the same.
 typedef f16 f16x16 __attribute__((ext_vector_type(16)));
@@ -91,6 +99,22 @@ template <class T> DEV void frag_load_wide(Frag<T> (&f)[2], const T* const (&p)[
     f[i].v = u[i].s;
   }
 }
+// 128 inputs of a tile of 4-bit codes, and the 4 products of 32 inputs that are made of them: a lane takes 64 bytes of its row.
+enum { CODE_LOADS = 4, FRAG_HALVES = 1 };
+DEV u32 code_row(u32) { return 0; }
+DEV u32 code_input(u32 load) { return load * 32; }
+template <bool FEW, class T> DEV void frag_load_codes(Frag<T> (&f)[2], const T* const (&p)[1], u32 k, u32 s) { frag_load_wide(f, p, k + s * 32); }
+// `pairs` unpacks a word of the codes of load i to 4 words.
+template <class T, class F> DEV void frag_of_codes(Frag<T> (&f)[2], const Wide (&codes)[4], u32 s, F pairs) {
+  union { s16x16 s; u32 w[8]; } u[2];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    u32 four[4];
+    pairs(codes[s].w[i], s, four);
+    for (int j = 0; j < 4; j++) u[i / 2].w[i % 2 * 4 + j] = four[j];
+  }
+  for (int i = 0; i < 2; i++) f[i].v = u[i].s;
+}
 DEV void acc_zero(Acc& a) { a.v = (f32x8)(0.0f); }
 DEV void tile_mma(Acc& c, const Frag<f16>& a, const Frag<f16>& b) {
   c.v = __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(__builtin_bit_cast(f16x16, a.v), __builtin_bit_cast(f16x16, b.v), c.v);
@@ -98,6 +122,7 @@ DEV void tile_mma(Acc& c, const Frag<f16>& a, const Frag<f16>& b) {
 DEV void tile_mma(Acc& c, const Frag<bf16>& a, const Frag<bf16>& b) {
   c.v = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(a.v, b.v, c.v);
 }
+template <bool FEW> DEV void tile_mma_some(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { tile_mma(c, a, b); }
 DEV u32 acc_row(u32 i) { return 2 * i + (lane_id() >> 4); }
 DEV u32 acc_col(u32) { return lane_id() & 15; }
 DEV f32 acc_get(const Acc& a, u32 i) { return a.v[i]; }

@@ -97,13 +97,6 @@ DEV void linear_tiles_body(const T* x, const T* w0, const T* w1, const T* w2, co
   else if (count <= 32) tiles_of<2>(x, l, residual, part, first, count, k);
   else tiles_of<4>(x, l, residual, part, first, count, k);
 }
-// act(g) * u of two products, which are rounded to T first, as they would be apart.
-template <class T> DEV f32 gated(f32 g, f32 u, u32 act, f32 alpha) {
-  T a, b;
-  from_f32(a, g);
-  from_f32(b, u);
-  return activate(act, to_f32(a), alpha) * to_f32(b);
-}
 // Two layers of n outputs whose results are gated, act(g) * u: a block computes 16 outputs of up to 32 rows.
 template <int TILES, class T>
 DEV void gate_of(const T* x, const T* w, const T* v, const T* w_bias, const T* v_bias, const T* residual, T* y, f32* part, u32 first, u32 count,

@@ -182,3 +182,10 @@ DEV f32 activate(u32 act, f32 x, f32 alpha) {
     default: return x;
   }
 }
+// act(g) * u of two products, which are rounded to T first, as they would be apart.
+template <class T> DEV f32 gated(f32 g, f32 u, u32 act, f32 alpha) {
+  T a, b;
+  from_f32(a, g);
+  from_f32(b, u);
+  return activate(act, to_f32(a), alpha) * to_f32(b);
+}

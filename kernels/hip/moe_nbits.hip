@@ -99,5 +99,45 @@ DEV void moe_nbits_tiles_body(const T* x, const i32* rows, const i32* offsets, c
   else if (bits == 8) moe_nbits_tiles_by<8>(x, rows, offsets, p, bias, y, shared, part, pairs, repeat, e, n, k);
   else moe_nbits_tiles_by<2>(x, rows, offsets, p, bias, y, shared, part, pairs, repeat, e, n, k);
 }
+// Codes that become factors of matrix instructions in registers: a block computes 16 outputs of an expert for 16 of its pairs at a time.
+template <bool FEW>
+DEV void moe_nbits_coded_of(const f16* x, const i32* list, const Coded& p, const f16* bias, f32* y, f32* part, u32 count, u32 pairs, u32 repeat,
+                            u32 first, u32 n, u32 k) {
+  u32 column = block_x() * 16, t = thread_id(), row = t / 16, c = column + t % 16;
+  RowPointers<f16> xp[1];
+  for (int i = 0; i < FRAG_ROWS; i++) {
+    u32 pair = min_u((u32)list[min_u(frag_row(i), count - 1)], pairs - 1);
+    xp[0].p[i] = x + (u64)(pair / repeat) * k;
+  }
+  CodedLane lanes[1] = {coded_lane(p, first, column, n)};
+  Acc sum[1][1];
+  coded_stream<FEW>(xp, lanes, k, sum);
+  sum_waves(sum[0], part);
+  if (row < count && c < n) y[(u64)min_u((u32)list[row], pairs - 1) * n + c] = part[t] + (bias ? to_f32(bias[first + c]) : 0.f);
+  block_sync();
+}
+template <class T>
+DEV void moe_nbits_coded_body(const T* x, const i32* rows, const i32* offsets, const u8* w, const u8* scales, const u8* zeros, const T* bias, f32* y,
+                              u32 pairs, u32 tokens, u32 repeat, u32 experts, u32 slots, u32 n, u32 k, u32 bits, u32 row_bytes, u32 blocks,
+                              u32 shift, u32 scale_kind, u32 zero_kind, u32 has_bias) {
+  LDS(f32, part, 8 * 256);
+  u32 e = packed_expert(offsets, block_z(), slots, experts);
+  if (e >= experts) return;
+  bias = has_bias ? bias : 0;
+  if (!aligned_wide(x, w)) {
+    Packed p = {w, scales, zeros, row_bytes, blocks, shift, scale_kind, zero_kind};
+    moe_nbits_rows_by<4>(x, rows, offsets, p, bias, y, pairs, repeat, e, n, k);
+    return;
+  }
+  Coded p = {w, (const u16*)scales, zero_kind == ZERO_PACKED ? zeros : 0, row_bytes, blocks, shift};
+  u32 first = (u32)offsets[e], last = min_u((u32)offsets[e + 1], pairs);
+  for (; first < last; first += 16) {
+    u32 count = min_u(16, last - first);
+    if (FRAG_HALVES == 2 && count <= 8)
+      moe_nbits_coded_of<FRAG_HALVES == 2>(x, rows + first, p, bias, y, part, count, pairs, repeat, e * n, n, k);
+    else moe_nbits_coded_of<false>(x, rows + first, p, bias, y, part, count, pairs, repeat, e * n, n, k);
+  }
+}
+KERNELS_moe_nbits_coded
 KERNELS_moe_nbits_rows
 KERNELS_moe_nbits_tiles

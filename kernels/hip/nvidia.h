@@ -44,6 +44,11 @@ DEV f32 rint_(f32 x) { return rintf(x); }
 DEV f64 rint_(f64 x) { return rint(x); }
 DEV f64 trunc_(f64 x) { return trunc(x); }
 DEV u32 exchange(u32* at, u32 v) { return atomicExch(at, v); }
+// Pairs of f16 in a word.
+DEV u32 pair_fma(u32 a, u32 b, u32 c) { u32 d; asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c)); return d; }
+DEV u32 pair_mul(u32 a, u32 b) { u32 d; asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b)); return d; }
+// Byte B of x in the low byte of each half, 0x64 above it.
+template <int B> DEV u32 spread_byte(u32 x) { return __byte_perm(x, 0x64646464u, 0x4040u | B * 0x0101u); }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __dp4a(a, b, c); }
 // Matrix fragments of 16x16x16. A: four registers of two halves; B: the same loader, used as two n8 halves.
 template <class T> struct Frag { u32 v[4]; };
@@ -56,6 +61,29 @@ template <class T> DEV void frag_load_wide(Frag<T> (&f)[2], const T* const (&p)[
   f[0].v[0] = a.w[0]; f[0].v[1] = b.w[0]; f[0].v[2] = a.w[1]; f[0].v[3] = b.w[1];
   f[1].v[0] = a.w[2]; f[1].v[1] = b.w[2]; f[1].v[2] = a.w[3]; f[1].v[3] = b.w[3];
 }
+// Of 8 rows only, where FEW: the others are not read.
+template <bool FEW, class T> DEV void frag_load_some(Frag<T> (&f)[2], const T* const (&p)[2], u32 at) {
+  Wide a = load_wide(p[0] + at), b = {};
+  if (!FEW) b = load_wide(p[1] + at);
+  f[0].v[0] = a.w[0]; f[0].v[1] = b.w[0]; f[0].v[2] = a.w[1]; f[0].v[3] = b.w[1];
+  f[1].v[0] = a.w[2]; f[1].v[1] = b.w[2]; f[1].v[2] = a.w[3]; f[1].v[3] = b.w[3];
+}
+// 128 inputs of a tile of 4-bit codes, and the 4 products of 32 inputs that are made of them: a lane takes 16 bytes of each of its
+// rows, of which word s is its part of product s.
+enum { CODE_LOADS = 2, FRAG_HALVES = 2 };
+DEV u32 code_row(u32 load) { return load; }
+DEV u32 code_input(u32) { return (lane_id() & 3) * 32; }
+template <bool FEW, class T> DEV void frag_load_codes(Frag<T> (&f)[2], const T* const (&p)[2], u32 k, u32 s) {
+  frag_load_some<FEW>(f, p, k + (lane_id() & 3) * 32 + s * 8);
+}
+// `pairs` unpacks a word of the codes of load i to 4 words.
+template <class T, class F> DEV void frag_of_codes(Frag<T> (&f)[2], const Wide (&codes)[2], u32 s, F pairs) {
+  u32 a[4], b[4];
+  pairs(codes[0].w[s], 0, a);
+  pairs(codes[1].w[s], 1, b);
+  f[0].v[0] = a[0]; f[0].v[1] = b[0]; f[0].v[2] = a[1]; f[0].v[3] = b[1];
+  f[1].v[0] = a[2]; f[1].v[1] = b[2]; f[1].v[2] = a[3]; f[1].v[3] = b[3];
+}
 struct Acc { f32 v[8]; };
 template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) {
   u32 r = lane_id() >> 2, k = (lane_id() & 3) * 2;
@@ -65,15 +93,17 @@ template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) {
   f.v[3] = *(const u32*)(p + (r + 8) * ld + k + 8);
 }
 DEV void acc_zero(Acc& a) { for (int i = 0; i < 8; i++) a.v[i] = 0.f; }
-#define MMA_(ty)                                                                                                     \
+#define MMA_(ty, c0, b0)                                                                                                    \
   asm("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
-               : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])                                               \
-               : "r"(a.v[0]), "r"(a.v[1]), "r"(a.v[2]), "r"(a.v[3]), "r"(b.v[0]), "r"(b.v[2]));                       \
-  asm("mma.sync.aligned.m16n8k16.row.col.f32." ty "." ty ".f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
-               : "+f"(c.v[4]), "+f"(c.v[5]), "+f"(c.v[6]), "+f"(c.v[7])                                               \
-               : "r"(a.v[0]), "r"(a.v[1]), "r"(a.v[2]), "r"(a.v[3]), "r"(b.v[1]), "r"(b.v[3]));
-DEV void tile_mma(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { MMA_("f16") }
-DEV void tile_mma(Acc& c, const Frag<bf16>& a, const Frag<bf16>& b) { MMA_("bf16") }
+               : "+f"(c.v[c0]), "+f"(c.v[c0 + 1]), "+f"(c.v[c0 + 2]), "+f"(c.v[c0 + 3])                               \
+               : "r"(a.v[0]), "r"(a.v[1]), "r"(a.v[2]), "r"(a.v[3]), "r"(b.v[b0]), "r"(b.v[b0 + 2]));
+DEV void tile_mma(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { MMA_("f16", 0, 0) MMA_("f16", 4, 1) }
+DEV void tile_mma(Acc& c, const Frag<bf16>& a, const Frag<bf16>& b) { MMA_("bf16", 0, 0) MMA_("bf16", 4, 1) }
+// With 8 rows of b only, where FEW.
+template <bool FEW> DEV void tile_mma_some(Acc& c, const Frag<f16>& a, const Frag<f16>& b) {
+  MMA_("f16", 0, 0)
+  if (!FEW) { MMA_("f16", 4, 1) }
+}
 DEV u32 acc_row(u32 i) { return (lane_id() >> 2) + ((i >> 1) & 1) * 8; }
 DEV u32 acc_col(u32 i) { return (lane_id() & 3) * 2 + (i & 1) + (i >> 2) * 8; }
 DEV f32 acc_get(const Acc& a, u32 i) { return a.v[i]; }

@@ -159,3 +159,7 @@ DEV void packed_stream(const RowPointers<T> (&x)[TILES], const Packed& p, u64 fi
     }
   }
 }
+// An output with what is added to it.
+template <class X> DEV void put_output(X* y, u64 at, f32 sum, const X* bias, u32 column, const X* residual) {
+  from_f32(y[at], sum + (bias ? to_f32(bias[column]) : 0.f) + (residual ? to_f32(residual[at]) : 0.f));
+}

@@ -110,6 +110,19 @@ DEV f32 rint_(f32 x) { return __builtin_rintf(x); }
 DEV f64 rint_(f64 x) { return __builtin_rint(x); }
 DEV f64 trunc_(f64 x) { return __builtin_trunc(x); }
 DEV u32 exchange(u32* at, u32 v) { return __atomic_exchange_n(at, v, __ATOMIC_RELAXED); }
+template <class F> DEV u32 pair_by(u32 a, u32 b, u32 c, F f) {
+  u32 d = 0;
+  for (int i = 0; i < 32; i += 16) {
+    f32 of[3] = {to_f32(of_bits<f16>((u16)(a >> i))), to_f32(of_bits<f16>((u16)(b >> i))), to_f32(of_bits<f16>((u16)(c >> i)))};
+    d |= (u32)__builtin_bit_cast(u16, (f16)f(of[0], of[1], of[2])) << i;
+  }
+  return d;
+}
+// Pairs of f16 in a word.
+DEV u32 pair_fma(u32 a, u32 b, u32 c) { return pair_by(a, b, c, [](f32 x, f32 y, f32 z) { return fma_(x, y, z); }); }
+DEV u32 pair_mul(u32 a, u32 b) { return pair_by(a, b, 0, [](f32 x, f32 y, f32) { return x * y; }); }
+// Byte B of x in the low byte of each half, 0x64 above it.
+template <int B> DEV u32 spread_byte(u32 x) { return (x >> (8 * B) & 255) * 0x00010001u | 0x64006400u; }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) {
   for (int i = 0; i < 4; i++) c += (i32)(i8)(a >> (8 * i)) * (i32)(i8)(b >> (8 * i));
   return c;
@@ -122,6 +135,22 @@ DEV u32 frag_row(u32) { return lane_id() & 15; }
 template <class T> DEV void frag_load_wide(Frag<T> (&f)[2], const T* const (&p)[1], u32 k) {
   frag_load(f[0], p[0] + k, 0);
   frag_load(f[1], p[0] + k + 16, 0);
+}
+// 128 inputs of a tile of 4-bit codes, and the 4 products of 32 inputs that are made of them: a lane takes 64 bytes of its row.
+enum { CODE_LOADS = 4, FRAG_HALVES = 1 };
+DEV u32 code_row(u32) { return 0; }
+DEV u32 code_input(u32 load) { return load * 32; }
+template <bool FEW, class T> DEV void frag_load_codes(Frag<T> (&f)[2], const T* const (&p)[1], u32 k, u32 s) { frag_load_wide(f, p, k + s * 32); }
+// `pairs` unpacks a word of the codes of load i to 4 words.
+template <class T, class F> DEV void frag_of_codes(Frag<T> (&f)[2], const Wide (&codes)[4], u32 s, F pairs) {
+  union { T t[16]; u32 w[8]; } u[2];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    u32 four[4];
+    pairs(codes[s].w[i], s, four);
+    for (int j = 0; j < 4; j++) u[i / 2].w[i % 2 * 4 + j] = four[j];
+  }
+  for (int i = 0; i < 2; i++) memcpy(f[i].v, u[i].t, 32);
 }
 DEV void acc_zero(Acc& a) { for (f32& x : a.v) x = 0.f; }
 template <class T> DEV void tile_mma(Acc& c, const Frag<T>& a, const Frag<T>& b) {
@@ -144,6 +173,7 @@ template <class T> DEV void tile_mma(Acc& c, const Frag<T>& a, const Frag<T>& b)
     c.v[i] = r;
   }
 }
+template <bool FEW> DEV void tile_mma_some(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { tile_mma(c, a, b); }
 DEV u32 acc_row(u32 i) { return 2 * i + (lane_id() >> 4); }
 DEV u32 acc_col(u32) { return lane_id() & 15; }
 DEV f32 acc_get(const Acc& a, u32 i) { return a.v[i]; }

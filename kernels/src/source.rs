@@ -10,6 +10,7 @@ const COMMON: &str = include_str!("../hip/common.h");
 const MATH: &str = include_str!("../hip/math.h");
 const TILES: &str = include_str!("../hip/tiles.h");
 const PACKED: &str = include_str!("../hip/packed.h");
+const CODES: &str = include_str!("../hip/codes.h");
 const SIGNATURES: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.h"));
 
 /// Who compiles the source.
@@ -37,7 +38,7 @@ pub(crate) fn complete(text: &str, by: Source) -> String {
         Source::Simulator => SIMULATOR,
     };
     let own: String = text.lines().filter(|l| !l.starts_with("#include \"")).map(|l| format!("{l}\n")).collect();
-    [PRELUDE, platform, COMMON, MATH, TILES, PACKED, SIGNATURES, &own].map(without_guard).join("\n")
+    [PRELUDE, platform, COMMON, MATH, TILES, PACKED, CODES, SIGNATURES, &own].map(without_guard).join("\n")
 }
 
 /// Each part is there once, and NVRTC warns of `#pragma once` in a main file.

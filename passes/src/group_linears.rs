@@ -33,14 +33,14 @@
 //! }
 //! ```
 //!
-//! Weights and biases are constants, so that layers can move to where the first of them is.
+//! Layers over packed weights (`matmul_nbits`) become `linears_nbits` in the same way. Weights and biases are constants, so that layers can move to where the first of them is.
 
 use crate::edit::Edit;
 use crate::pass::{Body, Context, Miss, Pass};
 use ir::DType;
 use ir::graph::{Graph, Kind, NodeId, Value};
 use ir::ops::activation::ActivationFn;
-use ir::ops::{Binary, CoreOp, Linears, Op, Unary};
+use ir::ops::{Binary, CoreOp, Linears, LinearsNBits, Op, Unary};
 use ir::scalar::{BinaryFn, UnaryFn};
 use std::collections::BTreeMap;
 
@@ -61,11 +61,10 @@ fn group(graph: &mut Graph, cx: &mut Context) {
             nodes.into_iter().for_each(|n| replace(graph, cx, n));
         }
     }
-    let mut same: BTreeMap<(usize, u16, bool, DType), Vec<Layer>> = BTreeMap::new();
+    let mut same: BTreeMap<(usize, u16, Form), Vec<Layer>> = BTreeMap::new();
     for id in graph.order() {
         if let Some(l) = layer(graph, id) {
-            let dtype = graph.tensor_ty(l.w).map(|t| t.dtype).expect("a weight is a tensor");
-            same.entry((l.x.node.index(), l.x.result, l.kn, dtype)).or_default().push(l);
+            same.entry((l.x.node.index(), l.x.result, l.form.clone())).or_default().push(l);
         }
     }
     for layers in same.values() {
@@ -75,27 +74,63 @@ fn group(graph: &mut Graph, cx: &mut Context) {
     }
 }
 
+/// What layers that share a launch have in common.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    Plain { kn: bool, weight: DType },
+    Packed { bits: i64, block: i64, k: i64, scales: DType, zeros: Option<DType> },
+}
+
 /// A linear layer of constants.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Layer {
     id: NodeId,
     x: Value,
-    w: Value,
-    bias: Option<Value>,
-    kn: bool,
+    form: Form,
+    /// Weight and bias, or codes, scales, zero points and bias.
+    operands: Vec<Option<Value>>,
+    /// Outputs of a packed weight.
+    n: i64,
 }
 
 fn layer(graph: &Graph, id: NodeId) -> Option<Layer> {
-    let Some(Op::CoreOp(CoreOp::Linear(op))) = graph.op(id) else { return None };
     let operands = graph.operands(id);
-    let bias = operands.get(2).copied().filter(|b| graph.tensor_ty(*b).is_some());
-    let constant = |v: &Value| matches!(graph.node(v.node).kind, Kind::Weight(_));
+    let given = |i: usize| operands.get(i).copied().filter(|v| graph.tensor_ty(*v).is_some());
     let dtype = |v: Value| graph.tensor_ty(v).map(|t| t.dtype);
-    let float = |v: Value| matches!(dtype(v), Some(DType::F32 | DType::F16 | DType::BF16));
+    let constant = |v: Value| matches!(graph.node(v.node).kind, Kind::Weight(_));
+    let float = |d: DType| matches!(d, DType::F32 | DType::F16 | DType::BF16);
+    let (form, bias, mut weights, n) = match graph.op(id) {
+        Some(Op::CoreOp(CoreOp::Linear(op))) => {
+            let weight = dtype(*operands.get(1)?).filter(|d| float(*d))?;
+            (Form::Plain { kn: op.kn, weight }, given(2), vec![given(1)], 0)
+        }
+        Some(Op::CoreOp(CoreOp::MatMulNBits(op))) => {
+            let (scales, zeros) = (dtype(given(2)?).filter(|d| float(*d))?, given(3).and_then(dtype));
+            let block_fits = op.blocks() == 1 || op.block >= 16 && op.block.count_ones() == 1;
+            let zeros_fit = zeros.is_none_or(|z| z == DType::U8 || z == scales);
+            // Kernels find the block of an input by a shift.
+            let fits = block_fits && zeros_fit && given(4).is_none();
+            let form = Form::Packed { bits: op.bits, block: op.block, k: op.k, scales, zeros };
+            fits.then(|| (form, given(5), vec![given(1), given(2), given(3)], op.n))?
+        }
+        _ => return None,
+    };
     // What depends on data is not launched, but run by the host, which has no kernel for several layers.
-    let launched = graph.ty(operands[0]).is_plannable() && float(operands[0]) && float(operands[1]);
-    let constants = constant(&operands[1]) && bias.iter().all(|b| constant(b) && dtype(*b) == dtype(operands[0]));
-    (launched && constants).then_some(Layer { id, x: operands[0], w: operands[1], bias, kn: op.kn })
+    let x = *operands.first()?;
+    let launched = graph.ty(x).is_plannable() && dtype(x).is_some_and(float);
+    weights.push(bias);
+    let constants = weights.iter().flatten().all(|v| constant(*v)) && bias.is_none_or(|b| dtype(b) == dtype(x));
+    (launched && constants).then_some(Layer { id, x, form, operands: weights, n })
+}
+
+/// The operator that computes several layers.
+fn grouped(layers: &[Layer], gate: Option<ActivationFn>) -> Op {
+    match layers[0].form {
+        Form::Plain { kn, .. } => Linears { kn, gate }.into(),
+        Form::Packed { bits, block, k, .. } => {
+            LinearsNBits { bits, block, k, n: layers.iter().map(|l| l.n).collect(), gate }.into()
+        }
+    }
 }
 
 /// The layer behind a value that only one node reads.
@@ -108,7 +143,7 @@ struct New {
     root: NodeId,
     nodes: Vec<NodeId>,
     rule: &'static str,
-    op: Linears,
+    gate: Option<ActivationFn>,
     residual: Option<Value>,
     x: Value,
     layers: Vec<Layer>,
@@ -129,13 +164,11 @@ fn gate(graph: &Graph, root: NodeId) -> Option<New> {
             _ => return None,
         };
         let (g, u) = (only_layer(graph, graph.operands(a.node)[0])?, only_layer(graph, b)?);
-        let dtype = |l: &Layer| graph.tensor_ty(l.w).map(|t| t.dtype);
-        let alike = graph.use_count(a) == 1 && g.x == u.x && g.kn == u.kn && dtype(&g) == dtype(&u);
+        let alike = graph.use_count(a) == 1 && g.x == u.x && g.form == u.form;
         // Broadcasting products are something else.
         let same = graph.ty(g.id.into()) == graph.ty(u.id.into()) && graph.ty(u.id.into()) == graph.ty(root.into());
-        let op = Linears { kn: g.kn, gate: Some(act) };
-        let nodes = vec![g.id, u.id, a.node, root];
-        (alike && same).then(|| New { root, nodes, rule: "gate", op, residual: None, x: g.x, layers: vec![g, u] })
+        let (nodes, gate) = (vec![g.id, u.id, a.node, root], Some(act));
+        (alike && same).then(|| New { root, nodes, rule: "gate", gate, residual: None, x: g.x, layers: vec![g, u] })
     };
     gated(operands[0], operands[1]).or_else(|| gated(operands[1], operands[0]))
 }
@@ -147,23 +180,22 @@ fn residual(graph: &Graph, root: NodeId) -> Option<New> {
     let summed = |a: Value, r: Value| {
         let l = only_layer(graph, a)?;
         let same = graph.ty(a) == graph.ty(r) && graph.ty(a) == graph.ty(root.into());
-        let op = Linears { kn: l.kn, gate: None };
         let nodes = vec![l.id, root];
-        same.then(|| New { root, nodes, rule: "residual", op, residual: Some(r), x: l.x, layers: vec![l] })
+        same.then(|| New { root, nodes, rule: "residual", gate: None, residual: Some(r), x: l.x, layers: vec![l] })
     };
     summed(operands[0], operands[1]).or_else(|| summed(operands[1], operands[0]))
 }
 
 fn operands(graph: &mut Graph, x: Value, residual: Option<Value>, layers: &[Layer]) -> Vec<Value> {
     let absent = graph.absent();
-    let weights = layers.iter().flat_map(|l| [l.w, l.bias.unwrap_or(absent)]);
+    let weights = layers.iter().flat_map(|l| l.operands.iter().map(|v| v.unwrap_or(absent)));
     [x, residual.unwrap_or(absent)].into_iter().chain(weights).collect()
 }
 
 fn replace(graph: &mut Graph, cx: &mut Context, new: New) {
     let read = operands(graph, new.x, new.residual, &new.layers);
     let mut edit = Edit::new(graph, new.root.into(), new.nodes);
-    match edit.apply(new.op, &read).and_then(|made| edit.settle(made)) {
+    match edit.apply(grouped(&new.layers, new.gate), &read).and_then(|made| edit.settle(made)) {
         Ok(made) => {
             graph.prune(new.root);
             cx.note(new.rule, graph, made, Ok(()));
@@ -178,7 +210,7 @@ fn together(graph: &mut Graph, cx: &mut Context, layers: &[Layer]) {
     let root = Value::from(layers[0].id);
     let mut edit = Edit::new(graph, root, layers.iter().map(|l| l.id));
     let olds: Vec<Value> = layers.iter().map(|l| l.id.into()).collect();
-    match edit.apply(Linears { kn: layers[0].kn, gate: None }, &read).and_then(|new| edit.settle_each(new, &olds)) {
+    match edit.apply(grouped(layers, None), &read).and_then(|new| edit.settle_each(new, &olds)) {
         Ok(made) => cx.note(RULE, graph, made, Ok(())),
         Err(miss) => refuse(edit, cx, RULE, root, miss),
     }
@@ -193,7 +225,7 @@ fn refuse(edit: Edit<'_>, cx: &mut Context, rule: &'static str, at: Value, miss:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check_doc_example, check_unchanged};
+    use crate::testing::{check_doc_example, check_rewrite, check_unchanged};
 
     #[test]
     fn doc_example() {
@@ -214,6 +246,50 @@ graph @g(%x: f32[1, 8], %z: f32[3, 8], %r: f32[T, 4]) {
   %y = mul(%s, %b) : f32[3, 4]
   %sum = add(%a, %r) : f32[T, 4]
   return %y, %sum
+}",
+        );
+    }
+
+    #[test]
+    fn groups_packed_weights() {
+        check_rewrite(
+            &PASS,
+            "
+graph @g(%x: f16[T, 64], %r: f16[T, 32]) {
+  %w = weight : u8[32, 2, 16]
+  %s = weight : f16[32, 2]
+  %wg = weight : u8[48, 2, 16]
+  %sg = weight : f16[48, 2]
+  %z = weight : u8[48, 1]
+  %b = weight : f16[48]
+  %odd = weight : u8[32, 4, 8]
+  %so = weight : f16[32, 4]
+  %p = matmul_nbits(%x, %w, %s) {bits = 4, block = 32, n = 32, k = 64} : f16[T, 32]
+  %y = add(%r, %p) : f16[T, 32]
+  %g = matmul_nbits(%x, %wg, %sg, %z, _, %b) {bits = 4, block = 32, n = 48, k = 64} : f16[T, 48]
+  %u = matmul_nbits(%x, %wg, %sg, %z) {bits = 4, block = 32, n = 48, k = 64} : f16[T, 48]
+  %a = silu(%g) : f16[T, 48]
+  %h = mul(%a, %u) : f16[T, 48]
+  %q = matmul_nbits(%x, %w, %s) {bits = 4, block = 32, n = 32, k = 64} : f16[T, 32]
+  %k = matmul_nbits(%x, %w, %s) {bits = 4, block = 32, n = 32, k = 64} : f16[T, 32]
+  %o = matmul_nbits(%x, %odd, %so) {bits = 4, block = 16, n = 32, k = 64} : f16[T, 32]
+  return %y, %h, %q, %k, %o
+}",
+            "
+graph @g(%x: f16[T, 64], %r: f16[T, 32]) {
+  %w = weight : u8[32, 2, 16]
+  %s = weight : f16[32, 2]
+  %wg = weight : u8[48, 2, 16]
+  %sg = weight : f16[48, 2]
+  %z = weight : u8[48, 1]
+  %b = weight : f16[48]
+  %odd = weight : u8[32, 4, 8]
+  %so = weight : f16[32, 4]
+  %y = linears_nbits(%x, %r, %w, %s, _, _) {bits = 4, block = 32, k = 64, n = [32]} : f16[T, 32]
+  %h = linears_nbits(%x, _, %wg, %sg, %z, %b, %wg, %sg, %z, _) {bits = 4, block = 32, gate = silu, k = 64, n = [48, 48]} : f16[T, 48]
+  %q, %k = linears_nbits(%x, _, %w, %s, _, _, %w, %s, _, _) {bits = 4, block = 32, k = 64, n = [32, 32]} : f16[T, 32], f16[T, 32]
+  %o = matmul_nbits(%x, %odd, %so) {bits = 4, block = 16, k = 64, n = 32} : f16[T, 32]
+  return %y, %h, %q, %k, %o
 }",
         );
     }

@@ -85,6 +85,24 @@ fn agrees(test: &str, forms: &[Form], rows: &[usize]) {
 
 const FEW: [usize; 6] = [1, 2, 3, 5, 0, 9];
 
+/// Where codes become factors of matrix instructions in registers.
+#[test]
+fn hip_packed_weights_agree_in_registers() {
+    agrees(
+        "hip_packed_weights_agree_in_registers",
+        &[
+            Form("f16", "f16", 4, 32, 37, 128, Zeros::Middle, true),
+            Form("f16", "f16", 4, 32, 16, 1280, Zeros::Packed, false),
+            Form("f16", "f16", 4, 64, 50, 2176, Zeros::Packed, true),
+            Form("f16", "f16", 4, 256, 19, 128, Zeros::Packed, false),
+            Form("f16", "f16", 4, 128, 1, 384, Zeros::Middle, false),
+        ],
+        &[1, 8, 9, 16, 2, 17, 0, 33, 64],
+    );
+    let wide = Form("f16", "f16", 4, 32, 2570, 128, Zeros::Packed, true);
+    agrees("hip_packed_weights_agree_in_registers", &[wide], &[16, 17, 40]);
+}
+
 #[test]
 fn hip_packed_weights_agree_for_few_rows() {
     agrees(
@@ -146,6 +164,48 @@ fn hip_packed_weights_agree_for_odd_sizes() {
     );
 }
 
+/// Layers of the same rows: with and without zero points, biases, residual and gate, in registers and not.
+#[test]
+fn hip_packed_layers_share_launches() {
+    let Some(hip) = simulator("hip_packed_layers_share_launches") else { return };
+    let mut random = Random(13);
+    for t in [
+        "graph @g(%x: f16[N, 256], %w: u8[40, 8, 16], %s: f16[320], %b: f16[40], %wk: u8[17, 8, 16], %sk: f16[136], %wv: u8[5, 8, 16], %sv: f16[40], %c: f16[5]) { %q, %k, %v = linears_nbits(%x, _, %w, %s, _, %b, %wk, %sk, _, _, %wv, %sv, _, %c) {bits = 4, block = 32, k = 256, n = [40, 17, 5]} return %q, %k, %v }",
+        "graph @g(%x: f16[3, N, 128], %w: u8[2600, 1, 64], %s: f16[2600], %z: u8[2600, 1], %wk: u8[33, 1, 64], %sk: f16[33], %zk: u8[33, 1]) { %q, %k = linears_nbits(%x, _, %w, %s, %z, _, %wk, %sk, %zk) {bits = 4, block = 128, k = 128, n = [2600, 33]} return %q, %k }",
+        "graph @g(%x: f16[N, 1152], %r: f16[N, 21], %w: u8[21, 36, 16], %s: f16[756], %z: u8[21, 18]) { %y = linears_nbits(%x, %r, %w, %s, %z, _) {bits = 4, block = 32, k = 1152, n = [21]} return %y }",
+        "graph @g(%x: f16[N, 256], %r: f16[N, 40], %w: u8[40, 4, 32], %s: f16[160], %z: u8[40, 2], %b: f16[40], %wu: u8[40, 4, 32], %su: f16[160], %zu: u8[40, 2], %bu: f16[40]) { %y = linears_nbits(%x, %r, %w, %s, %z, %b, %wu, %su, %zu, %bu) {bits = 4, block = 64, k = 256, n = [40, 40], gate = silu} return %y }",
+        "graph @g(%x: f16[N, 128], %w: u8[19, 4, 16], %s: f16[76], %wu: u8[19, 4, 16], %su: f16[76]) { %y = linears_nbits(%x, _, %w, %s, _, _, %wu, %su) {bits = 4, block = 32, k = 128, n = [19, 19], gate = gelu_tanh} return %y }",
+        "graph @g(%x: f16[N, 96], %r: f16[N, 18], %w: u8[18, 6, 8], %s: f16[108], %wu: u8[18, 6, 8], %su: f16[108]) { %y = linears_nbits(%x, %r, %w, %s, _, _, %wu, %su) {bits = 4, block = 16, k = 96, n = [18, 18], gate = relu} return %y }",
+        "graph @g(%x: bf16[N, 128], %r: bf16[N, 66], %w: u8[66, 4, 32], %s: bf16[264], %b: bf16[66]) { %y = linears_nbits(%x, %r, %w, %s, _, %b) {bits = 8, block = 32, k = 128, n = [66]} return %y }",
+        "graph @g(%x: f32[N, 72], %w: u8[9, 5, 8], %s: f32[45], %z: f32[45], %wk: u8[7, 5, 8], %sk: f32[35], %zk: f32[35]) { %q, %k = linears_nbits(%x, _, %w, %s, %z, _, %wk, %sk, %zk) {bits = 4, block = 16, k = 72, n = [9, 7]} return %q, %k }",
+        "graph @g(%x: f16[N, 128], %v: f16[257], %w: u8[20, 4, 16], %s: f16[80], %wu: u8[20, 4, 16], %su: f16[80]) { %r = relu(%v) %p = slice(%r) {axes = [0], starts = [1], ends = [257], steps = [1]} %e = reshape(%p) {shape = [2, 128]} %y = linears_nbits(%e, _, %w, %s, _, _, %wu, %su) {bits = 4, block = 32, k = 128, n = [20, 20], gate = silu} %q, %u = linears_nbits(%e, _, %w, %s, _, _, %wu, %su) {bits = 4, block = 32, k = 128, n = [20, 20]} return %y, %q, %u }",
+    ] {
+        let g = text::parse(t).unwrap_or_else(|e| panic!("{e}\n{t}"));
+        let loaded = load(hip, &g);
+        assert_eq!(on_host(loaded.plan()), [""; 0], "{t}");
+        let mut session = loaded.session(1);
+        for rows in [1usize, 8, 9, 17, 0, 30, 70] {
+            let mut input = |v: &ir::graph::Value| -> Datum {
+                let ty = g.tensor_ty(*v).unwrap();
+                let dims: Vec<usize> =
+                    ty.dims().unwrap().iter().map(|d| d.eval(&|_| Some(rows as i64)).unwrap() as usize).collect();
+                match ty.dtype {
+                    DType::U8 => bytes(&dims, &mut random),
+                    DType::F16 => floats("f16", &dims, &mut random, rows == 9 && **g.name(*v) == *"x"),
+                    DType::BF16 => floats("bf16", &dims, &mut random, false),
+                    _ => floats("f32", &dims, &mut random, false),
+                }
+            };
+            let inputs: Vec<Datum> = g.inputs.iter().map(|n| input(&(*n).into())).collect();
+            let got = session.run(&inputs).unwrap().to_vec();
+            let want = eval::run(&g, &inputs).unwrap();
+            for (got, want) in got.iter().zip(&want) {
+                compare(&format!("{rows} rows: {t}"), &g, got, want);
+            }
+        }
+    }
+}
+
 /// Experts: operands with their types, their names, attributes, how many experts, pairs of a token, inputs.
 struct Experts(&'static str, &'static str, &'static str, usize, usize, usize);
 
@@ -185,6 +245,22 @@ fn hip_packed_experts_agree_for_few_pairs_and_many() {
             2,
             2,
             64,
+        ),
+        Experts(
+            "%w: u8[7, 37, 64], %ws: f16[7, 37, 4], %b: f16[7, 37], %v: u8[7, 37, 64], %vs: f16[7, 37, 4]",
+            "%w, %ws, _, %b, %v, %vs",
+            "bits = [4, 4], repeat = 2, gating = none, act = silu",
+            7,
+            2,
+            128,
+        ),
+        Experts(
+            "%w: u8[3, 20, 640], %ws: f16[3, 20, 20], %wz: u8[3, 20, 10], %p: f16[T, 2]",
+            "%w, %ws, %wz, _, _, _, _, _, %p",
+            "bits = [4], repeat = 1, gating = none",
+            3,
+            2,
+            1280,
         ),
         Experts("%w: u8[9, 3, 10], %ws: f32[9, 3, 1]", "%w, %ws", "bits = [4], repeat = 2, gating = none", 9, 2, 20),
     ];

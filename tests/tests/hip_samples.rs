@@ -51,6 +51,8 @@ fn hip_kernels_are_used_where_they_are_meant_to_be() {
         "group_norm",
         "gru",
         "linear",
+        "linears",
+        "linears_nbits",
         "lstm",
         "map",
         "matmul_integer",

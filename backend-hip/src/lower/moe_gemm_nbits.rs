@@ -1,5 +1,6 @@
 //! `moe_gemm_nbits`: experts whose weights stay packed in the device's memory. Where an expert has about one pair its weights are
-//! streamed for it; where it has more, matrix instructions take 32 of its pairs at a time.
+//! streamed for it; where it has more, matrix instructions take 32 of its pairs at a time. Where rows and scales are f16 and codes have
+//! 4 bits, matrix instructions take 16, whatever their number.
 
 use super::linear::activation;
 use super::packed::{Packed, blocks_fit};
@@ -86,7 +87,11 @@ impl Gemm {
         let [w, scales, zeros] = layer.w.memory();
         let (bias, has_bias) = (input(layer.bias.unwrap_or(0)), i64::from(layer.bias.is_some()));
         let matrices = layer.w.fits(self.x) && k % 32 == 0 && pairs > experts;
-        let kernel = if matrices { table::moe_nbits_tiles } else { table::moe_nbits_rows };
+        let kernel = match matrices {
+            _ if row.in_registers(self.x, k) => table::moe_nbits_coded,
+            true => table::moe_nbits_tiles,
+            false => table::moe_nbits_rows,
+        };
         call(kernel(
             self.x,
             input(0),

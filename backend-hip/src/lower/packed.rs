@@ -20,6 +20,7 @@ pub(super) struct Packed {
 }
 
 /// A row of a packed weight, as numbers of a call.
+#[derive(PartialEq)]
 pub(super) struct Row {
     pub(super) bits: i64,
     pub(super) bytes: i64,
@@ -28,6 +29,14 @@ pub(super) struct Row {
     pub(super) shift: i64,
     pub(super) scale_kind: i64,
     pub(super) zero_kind: i64,
+}
+
+impl Row {
+    /// Whether codes become factors of matrix instructions in registers, for rows of `k` elements of type `x`.
+    pub(super) fn in_registers(&self, x: Element, k: i64) -> bool {
+        let f16 = x == Element::F16 && self.scale_kind == 1;
+        f16 && self.bits == 4 && self.zero_kind <= 1 && k % 128 == 0 && self.shift >= 5 && self.bytes % 16 == 0
+    }
 }
 
 impl Packed {

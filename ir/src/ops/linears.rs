@@ -55,22 +55,7 @@ impl OpSpec for Linears {
             let dims = lead.iter().chain([n]).cloned();
             results.push(TensorType::new(x.dtype, dims));
         }
-        if self.gate.is_some() {
-            let [first, second] = &results[..] else { return Err(operands.wrong(0, "a gate has two layers")) };
-            operands.assume_same(&first.dims().expect("ranked")[lead.len()], &second.dims().expect("ranked")[lead.len()])?;
-            results.pop();
-        }
-        if operands.has(1) {
-            let residual = operands.tensor(1)?;
-            match (&results[..], residual.dims()) {
-                ([only], Some(dims)) if residual.dtype == x.dtype && dims.len() == lead.len() + 1 => {
-                    let own = only.dims().expect("ranked");
-                    own.iter().zip(dims).try_for_each(|(a, b)| operands.assume_same(a, b))?;
-                }
-                _ => return Err(operands.wrong(1, "a residual has the type of the only result")),
-            }
-        }
-        Ok(results.into_iter().map(Into::into).collect())
+        joined_types(operands, results, self.gate)
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
@@ -80,24 +65,7 @@ impl OpSpec for Linears {
             let bias = operands.get(i + 1).and_then(|d| d.as_tensor());
             layers.push(product(x, tensor(Self::NAME, operands, i)?, bias, self.kn)?);
         }
-        if let Some(gate) = self.gate {
-            for (_, y) in &mut layers {
-                *y = Tensor::from_f64(x.dtype(), &[y.len()], y)?.to_f64()?;
-            }
-            let Some((_, up)) = layers.pop() else { return Err(super::not_tensors(Self::NAME)) };
-            let (alpha, beta) = gate.defaults();
-            let gated = layers.iter_mut().flat_map(|(_, y)| y.iter_mut()).zip(up);
-            // Kernels gate in f32, where what is tiny is zero, which hides no infinity.
-            let act = |g: f64| f64::from(gate.float(g, f64::from(alpha), f64::from(beta)) as f32);
-            gated.for_each(|(g, u)| *g = act(*g) * u);
-        }
-        if let Some(residual) = operands.get(1).and_then(|d| d.as_tensor()) {
-            let added = layers.iter_mut().flat_map(|(_, y)| y.iter_mut()).zip(residual.to_f64()?);
-            added.for_each(|(y, r)| *y += r);
-        }
-        let lead = &x.dims()[..x.rank() - 1];
-        let result = |(n, y): (usize, Vec<f64>)| Ok(Tensor::from_f64(x.dtype(), &[lead, &[n]].concat(), &y)?.into());
-        layers.into_iter().map(result).collect()
+        joined(x, layers, self.gate, operands.get(1).and_then(|d| d.as_tensor()))
     }
 
     fn flops(&self, operands: &[&ValueType], _: &[ValueType]) -> Dim {
@@ -112,4 +80,56 @@ impl OpSpec for Linears {
     fn tolerance(&self, dtype: DType) -> Tolerance {
         Tolerance::roundings(dtype, 16.0)
     }
+}
+
+/// The results of layers that give `products`, with a gate and a residual, operand 1.
+pub(super) fn joined_types(
+    operands: &Operands<'_>,
+    mut products: Vec<TensorType>,
+    gate: Option<ActivationFn>,
+) -> Result<Vec<ValueType>, TypeError> {
+    let outputs = |t: &TensorType| t.dims().and_then(|d| d.last().cloned()).expect("ranked");
+    if gate.is_some() {
+        let [first, second] = &products[..] else { return Err(operands.wrong(0, "a gate has two layers")) };
+        operands.assume_same(&outputs(first), &outputs(second))?;
+        products.pop();
+    }
+    if operands.has(1) {
+        let residual = operands.tensor(1)?;
+        match (&products[..], residual.dims()) {
+            ([only], Some(dims)) if residual.dtype == only.dtype && only.dims().map(<[_]>::len) == Some(dims.len()) => {
+                let own = only.dims().expect("ranked");
+                own.iter().zip(dims).try_for_each(|(a, b)| operands.assume_same(a, b))?;
+            }
+            _ => return Err(operands.wrong(1, "a residual has the type of the only result")),
+        }
+    }
+    Ok(products.into_iter().map(Into::into).collect())
+}
+
+/// What layers of the rows `x` give: each so many outputs and its products.
+pub(super) fn joined(
+    x: &Tensor,
+    mut layers: Vec<(usize, Vec<f64>)>,
+    gate: Option<ActivationFn>,
+    residual: Option<&Tensor>,
+) -> Result<Vec<Datum>, EvalError> {
+    if let Some(gate) = gate {
+        for (_, y) in &mut layers {
+            *y = Tensor::from_f64(x.dtype(), &[y.len()], y)?.to_f64()?;
+        }
+        let Some((_, up)) = layers.pop() else { return Err(super::not_tensors(Linears::NAME)) };
+        let (alpha, beta) = gate.defaults();
+        let gated = layers.iter_mut().flat_map(|(_, y)| y.iter_mut()).zip(up);
+        // Kernels gate in f32, where what is tiny is zero, which hides no infinity.
+        let act = |g: f64| f64::from(gate.float(g, f64::from(alpha), f64::from(beta)) as f32);
+        gated.for_each(|(g, u)| *g = act(*g) * u);
+    }
+    if let Some(residual) = residual {
+        let added = layers.iter_mut().flat_map(|(_, y)| y.iter_mut()).zip(residual.to_f64()?);
+        added.for_each(|(y, r)| *y += r);
+    }
+    let lead = &x.dims()[..x.rank() - 1];
+    let result = |(n, y): (usize, Vec<f64>)| Ok(Tensor::from_f64(x.dtype(), &[lead, &[n]].concat(), &y)?.into());
+    layers.into_iter().map(result).collect()
 }

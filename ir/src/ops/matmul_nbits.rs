@@ -21,7 +21,7 @@ impl MatMulNBits {
         (self.k as usize).div_ceil(self.block as usize)
     }
 
-    fn check(&self) -> Result<(), TypeError> {
+    pub(super) fn check(&self) -> Result<(), TypeError> {
         let fits = matches!(self.bits, 2 | 4 | 8)
             && self.block > 0
             && self.block * self.bits % 8 == 0
@@ -67,6 +67,20 @@ impl MatMulNBits {
         };
         Ok((0..n).flat_map(row).collect())
     }
+
+    /// The result before it is rounded.
+    pub(super) fn products(&self, operands: &[&Datum]) -> Result<Vec<f64>, EvalError> {
+        let x = tensor(Self::NAME, operands, 0)?;
+        let (n, k) = (self.n as usize, self.k as usize);
+        ensure(x.dims().last() == Some(&k), || format!("rows of {:?} are not {k} long", x.dims()))?;
+        let (w, bias, xs) = (self.dequantize(operands)?, floats(operands, 5)?, x.to_f64()?);
+        let mut y = Vec::with_capacity(xs.len() / k * n);
+        for row in xs.chunks_exact(k) {
+            let products = w.chunks_exact(k).map(|w| w.iter().zip(row).map(|(a, b)| a * b).sum::<f64>());
+            y.extend(products.enumerate().map(|(j, v)| v + bias.as_ref().map_or(0.0, |b| b[j])));
+        }
+        Ok(y)
+    }
 }
 
 impl OpSpec for MatMulNBits {
@@ -105,16 +119,8 @@ impl OpSpec for MatMulNBits {
     }
 
     fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
-        let x = tensor(Self::NAME, operands, 0)?;
-        let (n, k) = (self.n as usize, self.k as usize);
-        ensure(x.dims().last() == Some(&k), || format!("rows of {:?} are not {k} long", x.dims()))?;
-        let (w, bias, xs) = (self.dequantize(operands)?, floats(operands, 5)?, x.to_f64()?);
-        let mut y = Vec::with_capacity(xs.len() / k * n);
-        for row in xs.chunks_exact(k) {
-            let products = w.chunks_exact(k).map(|w| w.iter().zip(row).map(|(a, b)| a * b).sum::<f64>());
-            y.extend(products.enumerate().map(|(j, v)| v + bias.as_ref().map_or(0.0, |b| b[j])));
-        }
-        let dims = [&x.dims()[..x.rank() - 1], &[n]].concat();
+        let (x, y) = (tensor(Self::NAME, operands, 0)?, self.products(operands)?);
+        let dims = [&x.dims()[..x.rank() - 1], &[self.n as usize]].concat();
         Ok(vec![Tensor::from_f64(x.dtype(), &dims, &y)?.into()])
     }
 

@@ -117,7 +117,11 @@ pub(super) fn role(graph: &Graph, id: NodeId, to: DType) -> Role {
         CoreOp::Gru(_) | CoreOp::Lstm(_) | CoreOp::Rnn(_) => Wide(RECURRENT),
         CoreOp::GroupQueryAttention(_) | CoreOp::Moe(_) | CoreOp::MoeNBits(_) | CoreOp::Map(_) => Wide(WHOLE),
         // Made for devices, after this pass.
-        CoreOp::Linears(_) | CoreOp::MoeJoin(_) | CoreOp::MoeRouteIndex(_) | CoreOp::RopeKvWrite(_) => Wide(WHOLE),
+        CoreOp::Linears(_)
+        | CoreOp::LinearsNBits(_)
+        | CoreOp::MoeJoin(_)
+        | CoreOp::MoeRouteIndex(_)
+        | CoreOp::RopeKvWrite(_) => Wide(WHOLE),
     };
     match found {
         Follow(sides) if !constants_fit(graph, id, sides, to) => Wide("a constant of it does not fit the type"),
