@@ -285,10 +285,10 @@ graph @g(%x: f16[T, 64], %r: f16[T, 32]) {
   %b = weight : f16[48]
   %odd = weight : u8[32, 4, 8]
   %so = weight : f16[32, 4]
+  %o = matmul_nbits(%x, %odd, %so) {bits = 4, block = 16, k = 64, n = 32} : f16[T, 32]
   %y = linears_nbits(%x, %r, %w, %s, _, _) {bits = 4, block = 32, k = 64, n = [32]} : f16[T, 32]
   %h = linears_nbits(%x, _, %wg, %sg, %z, %b, %wg, %sg, %z, _) {bits = 4, block = 32, gate = silu, k = 64, n = [48, 48]} : f16[T, 48]
   %q, %k = linears_nbits(%x, _, %w, %s, _, _, %w, %s, _, _) {bits = 4, block = 32, k = 64, n = [32, 32]} : f16[T, 32], f16[T, 32]
-  %o = matmul_nbits(%x, %odd, %so) {bits = 4, block = 16, k = 64, n = 32} : f16[T, 32]
   return %y, %h, %q, %k, %o
 }",
         );

@@ -5,20 +5,15 @@
 use super::linear::activation;
 use super::packed::{Packed, Row, blocks_fit};
 use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, input, output, scratch};
+use crate::tuning::Tuning;
 use ir::Dim;
 use ir::ops::{LinearsNBits, MatMulNBits};
 use kernels::{Element, table};
 
 /// From so many rows on, tiles in f32 are faster than streaming the weight once for every 4 rows.
 const MANY_ROWS: i64 = 16;
-/// Up to so many rows, matrix instructions stream the weights: once for every 16 or 32 of them.
-const STREAMED_ROWS: i64 = 64;
 /// Rows of a block of the kernels that unpack in registers.
 const TOGETHER_ROWS: i64 = 16;
-/// Blocks of 32 outputs and 32 rows read rows half as often; fewer than this would leave processors without work.
-const WIDE_BLOCKS: i64 = 80;
-/// Tiles of 128 are for products of at least so many of them: fewer would leave processors without work.
-const LARGE_TILES: i64 = 128;
 /// Layers that one launch takes.
 const TOGETHER: usize = 3;
 
@@ -40,6 +35,7 @@ struct Layers {
     gate: Option<i64>,
     /// Bytes of both products where they are gated afterwards.
     scratch: Option<Dim>,
+    tuning: &'static Tuning,
 }
 
 pub(super) fn matmul_nbits(op: &MatMulNBits, types: &Types<'_>) -> Chosen {
@@ -93,7 +89,7 @@ fn layers(
     }
     let result = types.outs[0].dims().ok_or("its rank is not known")?;
     let scratch = gate.map(|_| result.iter().cloned().product::<Dim>() * (2 * x.bytes()));
-    Ok(Box::new(Layers { x, k: op.k, layers, row, residual, gate, scratch }))
+    Ok(Box::new(Layers { x, k: op.k, layers, row, residual, gate, scratch, tuning: types.tuning }))
 }
 
 impl Layers {
@@ -219,10 +215,10 @@ impl Layers {
         let ([w, scales, zeros], row, n, k) = (self.weight(i), &self.row, self.layers[i].n, self.k);
         let has_bias = i64::from(self.layers[i].bias.is_some());
         let matrices = self.layers[i].w.fits(self.x) && k % 32 == 0;
-        let large = ((rows + 127) / 128) * ((n + 127) / 128) >= LARGE_TILES;
+        let large = ((rows + 127) / 128) * ((n + 127) / 128) >= self.tuning.large_tiles;
         let kernel = match matrices {
             true if rows == 1 => table::nbits_rows,
-            true if rows <= STREAMED_ROWS => table::nbits_stream,
+            true if rows <= self.tuning.streamed_rows => table::nbits_stream,
             true if large => table::nbits_block,
             true => table::nbits_block64,
             false if rows < MANY_ROWS => table::nbits_rows,
@@ -253,8 +249,9 @@ impl Layers {
 
     /// Every product to where it belongs.
     fn products(&self, rows: i64, to: &[Memory], residual: Option<usize>) -> Vec<Call<Memory>> {
-        if self.in_registers() && rows <= STREAMED_ROWS {
-            let wide = (self.layers[0].n + 31) / 32 * ((rows + 31) / 32) >= WIDE_BLOCKS;
+        if self.in_registers() && rows <= self.tuning.streamed_rows {
+            // Rows are read half as often, where such blocks leave no processor without work.
+            let wide = (self.layers[0].n + 31) / 32 * ((rows + 31) / 32) >= self.tuning.large_tiles;
             return vec![match self.layers.len() == 1 && rows > TOGETHER_ROWS && wide {
                 true => self.wide(rows, to[0], residual),
                 false => self.together(rows, to, residual),
@@ -292,7 +289,7 @@ impl Lowering for Layers {
             let to: Vec<Memory> = (0..self.layers.len()).map(output).collect();
             return Ok(self.products(rows, &to, self.residual));
         };
-        if self.in_registers() && rows <= STREAMED_ROWS {
+        if self.in_registers() && rows <= self.tuning.streamed_rows {
             return Ok(vec![self.gated(rows, act)]);
         }
         let elements = rows * self.layers[0].n;
