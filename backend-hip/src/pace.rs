@@ -9,7 +9,7 @@
 //! ```
 
 use crate::tuning::Tuning;
-use ir::{Dim, Graph, NodeId, ValueType};
+use ir::{DType, Dim, Graph, NodeId, ValueType};
 use plan::{Entry, Step, Stream};
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -44,7 +44,10 @@ fn seconds(graph: &Graph, node: NodeId, tuning: &Tuning) -> f64 {
     let number = |dim: &Dim| dim.eval(&|_| Some(1)).map_or(0.0, |n| n.max(0) as f64);
     let cost = op.cost(&operands, &results);
     let bytes = number(&cost.read) + number(&cost.written);
-    (bytes / tuning.bandwidth).max(rows * number(&cost.flops) / tuning.flops)
+    // Matrix instructions do not take f32.
+    let f32s = results.first().and_then(|ty| ty.as_tensor()).is_some_and(|t| t.dtype == DType::F32);
+    let rate = if f32s { tuning.f32_flops } else { tuning.flops };
+    (bytes / tuning.bandwidth).max(rows * number(&cost.flops) / rate)
 }
 
 #[cfg(test)]
@@ -60,14 +63,15 @@ mod tests {
 
     #[test]
     fn small_models_never_wait_and_large_ones_do() {
-        let layers = |n: usize, width: usize| {
+        let layers = |n: usize, width: usize, ty: &str| {
             let layer =
-                |i: usize| format!("%w{i} = weight : f16[{width}, {width}] %x{} = linear(%x{i}, %w{i}) ", i + 1);
+                |i: usize| format!("%w{i} = weight : {ty}[{width}, {width}] %x{} = linear(%x{i}, %w{i}) ", i + 1);
             let body: String = (0..n).map(layer).collect();
-            format!("graph @g(%x0: f16[N, {width}]) {{ {body} return %x{n} }}")
+            format!("graph @g(%x0: {ty}[N, {width}]) {{ {body} return %x{n} }}")
         };
-        assert_eq!(every(&layers(4, 256)), None);
-        // 64 products of 2 * 2048 * 4096^2 operations: 0.147 s.
-        assert_eq!(every(&layers(64, 4096)), Some(44));
+        assert_eq!(every(&layers(4, 256, "f16")), None);
+        // 64 products of 2 * 2048 * 4096^2 operations: 0.147 s; 0.297 s in f32, without matrix instructions.
+        assert_eq!(every(&layers(64, 4096, "f16")), Some(44));
+        assert_eq!(every(&layers(64, 4096, "f32")), Some(22));
     }
 }

@@ -8,6 +8,9 @@
 pub(crate) struct Tuning {
     /// Bytes a second from its memory, as copies reach them.
     pub(crate) bandwidth: f64,
+    /// Operations a second in f32, which no matrix instructions take: half of the peak of parts that can issue two at once, for compilers
+    /// seldom pair them.
+    pub(crate) f32_flops: f64,
     /// Operations a second in products by matrix instructions, as good libraries reach them.
     pub(crate) flops: f64,
     /// Up to so many rows, products by matrix instructions stream the weights, once for every 64 rows. Beyond, tiles in shared
@@ -22,19 +25,30 @@ pub(crate) struct Tuning {
 }
 
 /// Strix Halo: 20 processors of two compute units each. 256-bit LPDDR5X-8000, of which 213 GB/s are reached; 59 TFLOP/s of f16, of which libraries
-/// reach 30.
-const GFX1151: Tuning =
-    Tuning { bandwidth: 213e9, flops: 30e12, streamed_rows: 64, column_rows: 128, large_tiles: 20, busy_blocks: 80 };
+/// reach 30; 40 units of 64 lanes at 2.9 GHz.
+const GFX1151: Tuning = Tuning {
+    bandwidth: 213e9,
+    f32_flops: 14.8e12,
+    flops: 30e12,
+    streamed_rows: 64,
+    column_rows: 128,
+    large_tiles: 20,
+    busy_blocks: 80,
+};
 
 /// Strix Point: 8 processors, 128-bit LPDDR5X-7500.
-const GFX1150: Tuning = Tuning { bandwidth: 100e9, flops: 12e12, large_tiles: 8, busy_blocks: 32, ..GFX1151 };
+const GFX1150: Tuning =
+    Tuning { bandwidth: 100e9, f32_flops: 5.9e12, flops: 12e12, large_tiles: 8, busy_blocks: 32, ..GFX1151 };
 
 /// Navi 31: 48 processors, 384-bit GDDR6; 123 TFLOP/s of f16.
-const GFX1100: Tuning = Tuning { bandwidth: 850e9, flops: 80e12, large_tiles: 48, busy_blocks: 192, ..GFX1151 };
+const GFX1100: Tuning =
+    Tuning { bandwidth: 850e9, f32_flops: 30e12, flops: 80e12, large_tiles: 48, busy_blocks: 192, ..GFX1151 };
 
-/// H100: 132 processors, 2.98 TB/s as copied, 732 TFLOP/s of bf16 in libraries. All of this was measured.
+/// H100: 132 processors, 2.98 TB/s as copied, 732 TFLOP/s of bf16 in libraries. All of this was measured, but for f32: its data
+/// sheet says 67 TFLOP/s, of which we take three quarters.
 const SM_90: Tuning = Tuning {
     bandwidth: 2980e9,
+    f32_flops: 50e12,
     flops: 700e12,
     streamed_rows: 64,
     column_rows: 128,
