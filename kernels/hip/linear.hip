@@ -153,45 +153,52 @@ DEV void gate_body(const T* g, const T* u, const T* residual, T* y, u32 n, u32 h
   u32 i = block_x() * 256 + thread_id();
   if (i < n) from_f32(y[i], activate(act, to_f32(g[i]), alpha) * to_f32(u[i]) + (has_residual ? to_f32(residual[i]) : 0.f));
 }
-// For many rows: a block computes SIZE rows by SIZE outputs in steps of 32 inputs, which shared memory holds twice, so that the
-// next step is on its way meanwhile. A wave computes half of the rows and a quarter of the outputs.
-template <int SIZE, class T>
-DEV void block_of(const T* x, const T* w, const T* bias, const T* residual, T* y, u32 rows, u32 n, u32 k) {
+// For many rows: a block computes SIZE rows by SIZE outputs in steps of 32 inputs, which shared memory holds twice. AHEAD steps are
+// on their way in registers meanwhile. A wave computes half of the rows and a quarter of the outputs.
+template <int SIZE, int AHEAD, class T> DEV void block_of(const T* x, const Layer<T, T>& l, const T* residual, u32 rows, u32 k) {
   enum { LOADS = SIZE / 64, DOWN = SIZE / 32, ACROSS = SIZE / 64, PART = SIZE * FRAG_LD };
   LDS(T, sx, 2 * PART);
   LDS(T, sw, 2 * PART);
-  u32 t = thread_id(), wave = t / WAVE, m0 = block_y() * SIZE, n0 = block_x() * SIZE;
+  u32 t = thread_id(), wave = t / WAVE, m0 = block_y() * SIZE, n0 = l.block * SIZE, n = l.n;
   const T *xp[LOADS], *wp[LOADS];
   u32 to[LOADS];
   for (int i = 0; i < LOADS; i++) {
     u32 row = t / 4 + i * 64, at = t % 4 * 8;
     xp[i] = x + (u64)min_u(m0 + row, rows - 1) * k + at;
-    wp[i] = w + (u64)min_u(n0 + row, n - 1) * k + at;
+    wp[i] = l.w + (u64)min_u(n0 + row, n - 1) * k + at;
     to[i] = row * FRAG_LD + at;
   }
   Acc sum[DOWN][ACROSS];
   for (int i = 0; i < DOWN; i++) for (int j = 0; j < ACROSS; j++) acc_zero(sum[i][j]);
-  Wide xs[LOADS], ws[LOADS];
-  for (int i = 0; i < LOADS; i++) { xs[i] = load_wide(xp[i]); ws[i] = load_wide(wp[i]); }
+  Wide xs[AHEAD][LOADS], ws[AHEAD][LOADS];
+#pragma unroll
+  for (u32 s = 0; s < AHEAD; s++)
+    if (s * 32 < k)
+      for (int i = 0; i < LOADS; i++) { xs[s][i] = load_wide(xp[i] + s * 32); ws[s][i] = load_wide(wp[i] + s * 32); }
   u32 now = 0, row0 = wave / 4 * (SIZE / 2), col0 = wave % 4 * (SIZE / 4);
-  for (u32 k0 = 0; k0 < k; k0 += 32) {
-    for (int i = 0; i < LOADS; i++) { store_wide(sx + now + to[i], xs[i]); store_wide(sw + now + to[i], ws[i]); }
-    block_sync();
-    if (k0 + 32 < k)
-      for (int i = 0; i < LOADS; i++) { xs[i] = load_wide(xp[i] + k0 + 32); ws[i] = load_wide(wp[i] + k0 + 32); }
-    Frag<T> a[2], b[ACROSS][2];
-    RowPointers<T> from;
-    for (int j = 0; j < ACROSS; j++) {
-      for (int i = 0; i < FRAG_ROWS; i++) from.p[i] = sw + now + (col0 + j * 16 + frag_row(i)) * FRAG_LD;
-      frag_load_wide(b[j], from.p, 0);
+  for (u32 k0 = 0; k0 < k; k0 += 32 * AHEAD)
+#pragma unroll
+    for (u32 s = 0; s < AHEAD; s++) {
+      u32 at = k0 + s * 32;
+      if (at >= k) break;
+      for (int i = 0; i < LOADS; i++) { store_wide(sx + now + to[i], xs[s][i]); store_wide(sw + now + to[i], ws[s][i]); }
+      block_sync();
+      at += 32 * AHEAD;
+      if (at < k)
+        for (int i = 0; i < LOADS; i++) { xs[s][i] = load_wide(xp[i] + at); ws[s][i] = load_wide(wp[i] + at); }
+      Frag<T> a[2], b[ACROSS][2];
+      RowPointers<T> from;
+      for (int j = 0; j < ACROSS; j++) {
+        for (int i = 0; i < FRAG_ROWS; i++) from.p[i] = sw + now + (col0 + j * 16 + frag_row(i)) * FRAG_LD;
+        frag_load_wide(b[j], from.p, 0);
+      }
+      for (int d = 0; d < DOWN; d++) {
+        for (int i = 0; i < FRAG_ROWS; i++) from.p[i] = sx + now + (row0 + d * 16 + frag_row(i)) * FRAG_LD;
+        frag_load_wide(a, from.p, 0);
+        for (int j = 0; j < ACROSS; j++) { tile_mma(sum[d][j], a[0], b[j][0]); tile_mma(sum[d][j], a[1], b[j][1]); }
+      }
+      now = PART - now;
     }
-    for (int d = 0; d < DOWN; d++) {
-      for (int i = 0; i < FRAG_ROWS; i++) from.p[i] = sx + now + (row0 + d * 16 + frag_row(i)) * FRAG_LD;
-      frag_load_wide(a, from.p, 0);
-      for (int j = 0; j < ACROSS; j++) { tile_mma(sum[d][j], a[0], b[j][0]); tile_mma(sum[d][j], a[1], b[j][1]); }
-    }
-    now = PART - now;
-  }
 #pragma unroll
   for (int d = 0; d < DOWN; d++)
 #pragma unroll
@@ -201,63 +208,73 @@ DEV void block_of(const T* x, const T* w, const T* bias, const T* residual, T* y
         u32 r = m0 + row0 + d * 16 + acc_row(i), c = n0 + col0 + j * 16 + acc_col(i);
         u64 at = (u64)r * n + c;
         if (r < rows && c < n)
-          from_f32(y[at], acc_get(sum[d][j], i) + (bias ? to_f32(bias[c]) : 0.f) + (residual ? to_f32(residual[at]) : 0.f));
+          from_f32(l.y[at], acc_get(sum[d][j], i) + (l.bias ? to_f32(l.bias[c]) : 0.f) + (residual ? to_f32(residual[at]) : 0.f));
       }
 }
 template <class T>
-DEV void linear_block_body(const T* x, const T* w, const T* bias, const T* residual, T* y, u32 rows, u32 n, u32 k, u32 has_bias, u32 has_residual) {
-  bias = has_bias ? bias : 0;
+DEV void linear_block_body(const T* x, const T* w0, const T* w1, const T* w2, const T* b0, const T* b1, const T* b2, const T* residual, T* y0, T* y1,
+                           T* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
+  Layer<T, T> l = layer_of<128>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased, block_x());
   residual = has_residual ? residual : 0;
-  if (aligned_wide(x, w)) block_of<128>(x, w, bias, residual, y, rows, n, k);
-  else unaligned<128, 128>(x, Layer<T, T>{w, bias, y, n, block_x()}, residual, rows, k);
+  if (aligned_wide(x, l.w)) block_of<128, 2>(x, l, residual, rows, k);
+  else unaligned<128, 128>(x, l, residual, rows, k);
 }
 template <class T>
-DEV void linear_block64_body(const T* x, const T* w, const T* bias, const T* residual, T* y, u32 rows, u32 n, u32 k, u32 has_bias, u32 has_residual) {
-  bias = has_bias ? bias : 0;
+DEV void linear_block64_body(const T* x, const T* w0, const T* w1, const T* w2, const T* b0, const T* b1, const T* b2, const T* residual, T* y0, T* y1,
+                           T* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
+  Layer<T, T> l = layer_of<64>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased, block_x());
   residual = has_residual ? residual : 0;
-  if (aligned_wide(x, w)) block_of<64>(x, w, bias, residual, y, rows, n, k);
-  else unaligned<64, 64>(x, Layer<T, T>{w, bias, y, n, block_x()}, residual, rows, k);
+  if (aligned_wide(x, l.w)) block_of<64, 4>(x, l, residual, rows, k);
+  else unaligned<64, 64>(x, l, residual, rows, k);
 }
 // For dozens of rows in f32: a block computes 16 outputs of 8 * R rows. Each wave takes 32 inputs in turn, so that it alone reads a line
-// of every row, and a lane computes R rows of 4 outputs: 16 loads of 16 bytes at most feed 128 multiplications.
+// of every row: rows come through shared memory, weights straight. A lane computes R rows of 4 outputs from registers.
+enum { COLUMN_LD = 36 };
 template <int R, bool WIDE>
 DEV void columns_of(const f32* x, const Layer<f32, f32>& l, const f32* residual, f32* part, u32 first, u32 count, u32 k) {
-  enum { OUTPUTS = 8 * R * 16 };
-  u32 lane = lane_id(), row = lane % 8, column = lane / 8;
-  const f32 *xr[R], *wr[4];
+  enum { ROWS = 8 * R, OUTPUTS = ROWS * 16 };
+  u32 lane = lane_id(), wave = thread_id() / WAVE, row = lane % 8, column = lane / 8;
+  f32* own = part + wave * (ROWS * COLUMN_LD);
+  const f32 *xr[R * 2], *wr[4];
   f32 sum[R][4];
   for (int j = 0; j < 4; j++) wr[j] = l.w + (u64)min_u(l.block * 16 + column + 4 * j, l.n - 1) * k;
-  for (int r = 0; r < R; r++) {
-    xr[r] = x + (u64)(first + min_u(row + 8 * r, count - 1)) * k;
-    for (int j = 0; j < 4; j++) sum[r][j] = 0.f;
-  }
-  for (u32 from = thread_id() / WAVE * 32; from < k; from += 256) {
-    u32 end = min_u(from + 32, k);
-#pragma unroll 2
-    for (u32 i = from; i < end; i += 4) {
-      f32 a[R][4], b[4][4];
-      if (WIDE) {
-        for (int j = 0; j < 4; j++) load_elements(wr[j] + i, b[j]);
-        for (int r = 0; r < R; r++) load_elements(xr[r] + i, a[r]);
-      } else {
-        for (u32 e = 0; e < 4; e++) {
-          for (int j = 0; j < 4; j++) b[j][e] = i + e < end ? wr[j][i + e] : 0.f;
-          for (int r = 0; r < R; r++) a[r][e] = i + e < end ? xr[r][i + e] : 0.f;
-        }
-      }
-      for (int e = 0; e < 4; e++)
-        for (int r = 0; r < R; r++)
-          for (int j = 0; j < 4; j++) sum[r][j] = fma_(a[r][e], b[j][e], sum[r][j]);
+  // A row's 32 inputs are 8 pieces of 16 bytes: the wave reads 4 rows at a time.
+  for (int r = 0; r < R * 2; r++) xr[r] = x + (u64)(first + min_u(column + 4 * r, count - 1)) * k;
+  for (int r = 0; r < R; r++) for (int j = 0; j < 4; j++) sum[r][j] = 0.f;
+  for (u32 from = wave * 32; from < k; from += 256) {
+    u32 end = min_u(from + 32, k), at = from + row * 4;
+    for (int r = 0; r < R * 2; r++) {
+      f32 v[4] = {0.f, 0.f, 0.f, 0.f};
+      if (WIDE) { if (at < end) load_elements(xr[r] + at, v); }
+      else for (u32 e = 0; e < 4; e++) v[e] = at + e < end ? xr[r][at + e] : 0.f;
+      for (int e = 0; e < 4; e++) own[(column + 4 * r) * COLUMN_LD + row * 4 + e] = v[e];
     }
+    wave_sync();
+#pragma unroll 2
+    for (u32 i = 0; i < end - from; i += 4) {
+      f32 b[4][4];
+      for (int j = 0; j < 4; j++) {
+        if (WIDE) load_elements(wr[j] + from + i, b[j]);
+        else for (u32 e = 0; e < 4; e++) b[j][e] = from + i + e < end ? wr[j][from + i + e] : 0.f;
+      }
+      for (int r = 0; r < R; r++) {
+        f32 a[4];
+        load_elements(own + (row + 8 * r) * COLUMN_LD + i, a);
+        for (int e = 0; e < 4; e++)
+          for (int j = 0; j < 4; j++) sum[r][j] = fma_(a[e], b[j][e], sum[r][j]);
+      }
+    }
+    wave_sync();
   }
-  f32* own = part + thread_id() / WAVE * OUTPUTS;
+  block_sync();
+  own = part + wave * OUTPUTS;
   for (int r = 0; r < R; r++) for (int j = 0; j < 4; j++) own[(row + 8 * r) * 16 + column + 4 * j] = sum[r][j];
   block_sync();
   for (u32 e = thread_id(); e < OUTPUTS; e += 256) {
     u32 m = e / 16, c = l.block * 16 + e % 16;
     if (m >= count || c >= l.n) continue;
     f32 total = 0.f;
-    for (int wave = 0; wave < 8; wave++) total += part[wave * OUTPUTS + e];
+    for (int w = 0; w < 8; w++) total += part[w * OUTPUTS + e];
     u64 at = (u64)(first + m) * l.n + c;
     l.y[at] = total + (l.bias ? l.bias[c] : 0.f) + (residual ? residual[at] : 0.f);
   }
@@ -265,7 +282,7 @@ DEV void columns_of(const f32* x, const Layer<f32, f32>& l, const f32* residual,
 template <class T>
 DEV void linear_columns_body(const T* x, const T* w0, const T* w1, const T* w2, const T* b0, const T* b1, const T* b2, const T* residual, T* y0, T* y1,
                              T* y2, u32 rows, u32 n0, u32 n1, u32 n2, u32 k, u32 biased, u32 has_residual) {
-  LDS(f32, part, 8 * 512);
+  LDS(f32, part, 8 * 32 * COLUMN_LD);
   // Blocks of the same outputs follow each other: they find the weights in a cache.
   u32 parts = (rows + 31) / 32, first = block_x() % parts * 32, count = min_u(32, rows - first);
   Layer<T, T> l = layer_of<16>(w0, w1, w2, b0, b1, b2, y0, y1, y2, n0, n1, n2, biased, block_x() / parts);

@@ -1,5 +1,5 @@
-//! `linear` and `linears`: few rows by kernels that stream the weights, up to three layers in one launch; many rows by tiles, a
-//! launch for each layer. 16-bit factors go through matrix instructions.
+//! `linear` and `linears`: few rows by kernels that stream the weights, many rows by tiles; up to three layers in one launch, but for
+//! tiles in f32. 16-bit factors go through matrix instructions.
 
 use super::{Call, Chosen, Lowering, Memory, Sizes, Types, call, element, input, output, scratch};
 use crate::tuning::Tuning;
@@ -130,8 +130,14 @@ impl Layers {
         self.x == Element::F32 && self.w == Element::F32 && (FEW_ROWS + 1..=self.tuning.column_rows).contains(&s.rows)
     }
 
-    /// Products by kernels that stream the weights, in one launch.
-    fn streamed(&self, s: &Shape, to: &[Memory], residual: Option<usize>) -> Call<Memory> {
+    /// Whether there is a tile of 128 for every processor.
+    fn large(&self, s: &Shape) -> bool {
+        let across: i64 = s.n.iter().map(|n| (n + 127) / 128).sum();
+        (s.rows + 127) / 128 * across >= self.tuning.large_tiles
+    }
+
+    /// All products in one launch.
+    fn together(&self, s: &Shape, to: &[Memory], residual: Option<usize>) -> Call<Memory> {
         let layer = |i: usize| self.layers.get(i);
         let w = |i: usize| input(layer(i).map_or(self.layers[0].w, |l| l.w));
         let bias = |i: usize| input(layer(i).and_then(|l| l.bias).unwrap_or(0));
@@ -142,10 +148,12 @@ impl Layers {
         let (w0, w1, w2, b0, b1, b2) = (w(0), w(1), w(2), bias(0), bias(1), bias(2));
         let (y0, y1, y2, n0, n1, n2) = (y(0), y(1), y(2), n(0), n(1), n(2));
         let (x, rows, k) = (input(0), s.rows, s.k);
-        let (e, columns) = (self.x, self.columns(s));
+        let e = self.x;
         let call_of = match () {
-            () if self.matrices(k) => table::linear_tiles,
-            () if columns => table::linear_columns,
+            () if self.matrices(k) && rows <= self.tuning.streamed_rows => table::linear_tiles,
+            () if self.matrices(k) && self.large(s) => table::linear_block,
+            () if self.matrices(k) => table::linear_block64,
+            () if self.columns(s) => table::linear_columns,
             () => {
                 return call(table::linear_rows(
                     e,
@@ -174,17 +182,12 @@ impl Layers {
         call(call_of(e, x, w0, w1, w2, b0, b1, b2, r, y0, y1, y2, rows, n0, n1, n2, k, biased, has_residual))
     }
 
-    /// The product of one layer by tiles.
-    fn tiled(&self, i: usize, s: &Shape, y: Memory, residual: Option<usize>) -> Call<Memory> {
+    /// The product of one layer, whichever way its weight lies.
+    fn alone(&self, i: usize, s: &Shape, y: Memory, residual: Option<usize>) -> Call<Memory> {
         let (l, n) = (&self.layers[i], s.n[i]);
         let (bias, has_bias) = (input(l.bias.unwrap_or(0)), i64::from(l.bias.is_some()));
         let (r, has_residual) = (input(residual.unwrap_or(0)), i64::from(residual.is_some()));
         let (x, w, rows, k) = (input(0), input(l.w), s.rows, s.k);
-        if self.matrices(k) {
-            let large = ((rows + 127) / 128) * ((n + 127) / 128) >= self.tuning.large_tiles;
-            let kernel = if large { table::linear_block } else { table::linear_block64 };
-            return call(kernel(self.x, x, w, bias, r, y, rows, n, k, has_bias, has_residual));
-        }
         let (b_row, b_col) = if l.lies_kn { (n, 1) } else { (1, k) };
         let (a_count, b_count, shape) = (rows * k, n * k, [0; 13]);
         call(table::matmul(
@@ -213,14 +216,11 @@ impl Layers {
 
     /// Every product to where it belongs.
     fn products(&self, s: &Shape, to: &[Memory], residual: Option<usize>) -> Vec<Call<Memory>> {
-        let few = match self.matrices(s.k) {
-            true => s.rows <= self.tuning.streamed_rows,
-            false => s.rows < MANY_ROWS || self.columns(s),
-        };
-        if few && self.layers.iter().all(|l| !l.lies_kn) {
-            return vec![self.streamed(s, to, residual)];
+        let rows = self.layers.iter().all(|l| !l.lies_kn);
+        if rows && (self.matrices(s.k) || s.rows < MANY_ROWS || self.columns(s)) {
+            return vec![self.together(s, to, residual)];
         }
-        (0..self.layers.len()).filter(|i| s.n[*i] > 0).map(|i| self.tiled(i, s, to[i], residual)).collect()
+        (0..self.layers.len()).filter(|i| s.n[*i] > 0).map(|i| self.alone(i, s, to[i], residual)).collect()
     }
 }
 
