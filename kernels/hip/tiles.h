@@ -65,3 +65,5 @@ template <int TILES> DEV void sum_waves(const Acc (&sum)[TILES], f32* part) {
 }
 // Whether memory can be read 16 bytes at a time.
 DEV bool aligned_wide(const void* a, const void* b) { return (((u64)a | (u64)b) & 15) == 0; }
+// Multiplies element i of a tile.
+DEV void acc_scale(Acc& a, u32 i, f32 by) { a.v[i] = by == 0.f ? 0.f : a.v[i] * by; }

@@ -37,6 +37,9 @@ fn hip_attention_over_caches_agrees_for_long_and_short_sequences() {
         &[
             "graph @g(%q: f16[3, 8, 1, 64], %k: f16[4, 2, 700, 64], %v: f16[4, 2, 700, 48]) { %s = const [2, 0, 3] : i32[3] %l = const [699, 0, 40] : i32[3] %n = const [1, 1, 1] : i32[3] %y = cached_attention(%q, %k, %v, %s, %l, %n) return %y }",
             "graph @g(%q: bf16[2, 37, 480], %k: bf16[2, 2, 300, 80], %v: bf16[2, 2, 300, 80], %b: bf16[6]) { %s = const [1, 0] : i32[2] %l = const [200, 3] : i32[2] %n = const [37, 20] : i32[2] %y = cached_attention(%q, %k, %v, %s, %l, %n, %b) {heads = 6, left = 70, softcap = 5.0} return %y }",
+            "graph @g(%q: f16[2, 8, 37, 64], %k: f16[3, 2, 300, 64], %v: f16[3, 2, 300, 48]) { %s = const [2, 0] : i32[2] %l = const [210, 0] : i32[2] %n = const [37, 30] : i32[2] %y = cached_attention(%q, %k, %v, %s, %l, %n) return %y }",
+            "graph @g(%q: bf16[1, 70, 240], %k: bf16[2, 1, 100, 120], %v: bf16[2, 1, 100, 128]) { %s = const [1] : i32[1] %l = const [5] : i32[1] %n = const [70] : i32[1] %y = cached_attention(%q, %k, %v, %s, %l, %n) {heads = 2, left = 20, smooth = true} return %y }",
+            "graph @g(%q: f16[1, 2, 65, 24], %k: f16[1, 2, 80, 24], %v: f16[1, 2, 80, 16], %b: f16[2]) { %s = const [0] : i32[1] %l = const [0] : i32[1] %n = const [65] : i32[1] %y = cached_attention(%q, %k, %v, %s, %l, %n, %b) {softcap = 3.0, scale = 0.7} return %y }",
             "graph @g(%q: f32[1, 5, 3, 200], %k: f32[2, 1, 40, 200], %v: f32[2, 1, 40, 200]) { %s = const [1] : i32[1] %l = const [30] : i32[1] %n = const [2] : i32[1] %y = cached_attention(%q, %k, %v, %s, %l, %n) {smooth = true, scale = 0.1} return %y }",
             "graph @g(%q: f32[1, 2, 1, 7], %k: f32[2, 2, 9, 7], %v: f32[2, 2, 9, 3]) { %s = const [0] : i32[1] %l = const [0] : i32[1] %n = const [1] : i32[1] %y = cached_attention(%q, %k, %v, %s, %l, %n) return %y }",
         ],

@@ -128,7 +128,13 @@ impl Lowering for Cached {
             return Ok(vec![]);
         }
         let flags = i64::from(self.sinks) + 2 * i64::from(self.op.smooth && !self.sinks) + inside;
+        // Some rows of a tile would be empty: from three quarters on, matrix instructions are faster.
+        let narrow =
+            matches!(self.element, Element::F16 | Element::BF16) && d.is_multiple_of(8) && dv.is_multiple_of(8);
+        let many = narrow && steps > 1 && heads / kv_heads * steps >= 48;
         let kernel = match d.max(dv) {
+            0..=64 if many => table::cached_tiles64,
+            65..=128 if many => table::cached_tiles128,
             0..=64 => table::cached64,
             65..=128 => table::cached128,
             _ => table::cached256,
