@@ -50,7 +50,7 @@ const SM_90: Tuning = Tuning {
     bandwidth: 2980e9,
     f32_flops: 50e12,
     flops: 700e12,
-    streamed_rows: 256,
+    streamed_rows: 64,
     column_rows: 128,
     large_tiles: 128,
     busy_blocks: 256,
