@@ -98,7 +98,7 @@ fn hip_steps_of_sequences_that_join_and_leave() {
     let mut random = common::Random(11);
     let mut history: Vec<Vec<u32>> = vec![vec![]; SLOTS];
     let mut ends = [0usize; SLOTS];
-    let (mut compared, mut largest) = (0, 0.0f64);
+    let (mut compared, mut ties, mut largest) = (0, 0, 0.0f64);
     for step in 0..STEPS {
         let mut batch = Batch::default();
         for slot in 0..SLOTS {
@@ -126,15 +126,40 @@ fn hip_steps_of_sequences_that_join_and_leave() {
             continue;
         }
         let at = random.next() as usize % batch.parts.len();
+        let tokens = &history[batch.parts[at].slot as usize];
+        let apart = |wanted: &[f64]| {
+            let found = &logits[at * wanted.len()..][..wanted.len()];
+            found.iter().zip(wanted).map(|(f, w)| (f - w).abs() / w.abs().max(1.0)).fold(0.0, f64::max)
+        };
         alone.truncate(0, 0).unwrap();
-        let mut whole = Batch::default();
-        whole.push(0, &history[batch.parts[at].slot as usize]);
-        let wanted = alone.step(&whole).unwrap().as_tensor().unwrap().to_f64().unwrap();
-        let found = &logits[at * wanted.len()..][..wanted.len()];
-        let differs = found.iter().zip(&wanted).map(|(f, w)| (f - w).abs() / w.abs().max(1.0)).fold(0.0, f64::max);
+        let mut differs = apart(&last_logits(&mut *alone, &[(0, tokens)]));
+        // Where two experts are a rounding apart, kernels for many rows may choose another one than kernels for few: then 32 such sequences
+        // at a time, token by token, choose as here. (At step 6250 the fourth and fifth expert of a token are 7e-8 apart.)
+        if differs > 1e-3 {
+            differs = apart(&in_a_crowd(&mut *open(SLOTS), SLOTS, tokens));
+            ties += 1;
+        }
         assert!(differs <= 1e-3, "step {step}: off by {differs}");
         largest = largest.max(differs);
         compared += 1;
     }
-    println!("{STEPS} steps, {compared} compared, off by {largest:e} at most");
+    println!("{STEPS} steps, {compared} compared, {ties} of them with a tie of experts, off by {largest:e} at most");
+    assert!(ties <= 2, "{ties} ties are too many for chance");
+}
+
+/// The logits of the last part of a step.
+fn last_logits(session: &mut dyn Session, parts: &[(u32, &[u32])]) -> Vec<f64> {
+    let mut batch = Batch::default();
+    parts.iter().for_each(|(slot, tokens)| batch.push(*slot, tokens));
+    let logits = session.step(&batch).unwrap().as_tensor().unwrap().to_f64().unwrap();
+    logits[logits.len() / parts.len() * (parts.len() - 1)..].to_vec()
+}
+
+/// The logits after a sequence that every slot writes at once, token by token.
+fn in_a_crowd(session: &mut dyn Session, slots: usize, tokens: &[u32]) -> Vec<f64> {
+    let step = |token: &u32| {
+        let parts: Vec<(u32, &[u32])> = (0..slots as u32).map(|slot| (slot, std::slice::from_ref(token))).collect();
+        last_logits(session, &parts)
+    };
+    tokens.iter().map(step).last().unwrap()
 }
