@@ -18,6 +18,7 @@ use std::num::NonZeroU32;
 const MOST_SECONDS: f64 = 0.1;
 /// Rows that run at once, in an entry that takes any number of them.
 const MANY_ROWS: f64 = 2048.0;
+
 /// After how many steps the host should wait; `None` where it need not.
 pub(crate) fn of_cost(entry: &Entry, tuning: &Tuning) -> Option<NonZeroU32> {
     let on_device = |step: &'_ Step| match step {

@@ -4,7 +4,8 @@
 //! node's operand names, through views; every access must fit its buffer for all bindings; buffers that live together
 //! must be ordered by `after`; slots are filled before they are read and not read after they are freed; every node is
 //! computed once; every output holds its value at the end; across streams, conflicting accesses must be ordered by
-//! syncs, and a sync that orders nothing is refused; no stream holds more than the entry's pace. Linear in the steps, but for plans of several streams.
+//! syncs, and a sync that orders nothing is refused; no stream holds more than the entry's pace. Linear in the steps, but for
+//! plans of several streams.
 //!
 //! ```text
 //! main, step 12 (`y`): operand 0 is `x`, but b3 holds `w` there

@@ -113,8 +113,10 @@ fn memory_that_two_streams_reuse_needs_a_sync() {
     assert!(findings[0].problem.contains("may share bytes"), "{}", findings[0]);
 }
 
-/// A device beside the host: what it computes lies in its own memory, and the planner finds the syncs.
-struct Device;
+/// A device beside the host: what it computes lies in its own memory, and the planner finds the syncs. It may hold so many steps.
+struct Device {
+    pace: Option<NonZeroU32>,
+}
 
 const COMPUTE: Stream = Stream(1);
 
@@ -131,6 +133,10 @@ impl Target for Device {
         false
     }
 
+    fn pace(&self, _: &Entry) -> Option<NonZeroU32> {
+        self.pace
+    }
+
     fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
         let graph = graph.graph();
         let on_host = graph.op(node).unwrap().name() == "sin";
@@ -141,7 +147,7 @@ impl Target for Device {
 }
 
 fn device_plan(text: &str) -> Plan {
-    plan::build(ir::verify(&graph(text)).unwrap(), &Device, "none").unwrap()
+    plan::build(ir::verify(&graph(text)).unwrap(), &Device { pace: None }, "none").unwrap()
 }
 
 fn syncs(plan: &Plan) -> usize {
@@ -196,31 +202,6 @@ fn an_output_of_the_host_that_the_device_reads_is_not_copied_back() {
     check(plan).unwrap_or_else(|f| panic!("{}", f[0]));
 }
 
-/// The device, which the host waits for.
-struct Paced(Option<u32>);
-
-impl Target for Paced {
-    fn name(&self) -> &str {
-        "device"
-    }
-
-    fn copies_on(&self) -> Stream {
-        COMPUTE
-    }
-
-    fn places_syncs(&self) -> bool {
-        false
-    }
-
-    fn pace(&self, _: &Entry) -> Option<NonZeroU32> {
-        self.0.and_then(NonZeroU32::new)
-    }
-
-    fn lower(&self, graph: Verified<'_>, node: NodeId, plan: &mut PlanBuilder<'_>) -> Result<(), LowerError> {
-        Device.lower(graph, node, plan)
-    }
-}
-
 fn paces(plan: &Plan) -> Vec<usize> {
     let is_pace = |s: &Step| matches!(s, Step::Sync(SyncPoint { kind: SyncKind::Pace { .. }, .. }));
     (0..plan.entries[0].steps.len()).filter(|at| is_pace(&plan.entries[0].steps[*at])).collect()
@@ -253,7 +234,7 @@ fn a_pace_bounds_what_a_stream_holds() {
         let free = device_plan(text);
         for every in [1, 2, 3, 7, 41, 100] {
             let g = graph(text);
-            let plan = plan::build(ir::verify(&g).unwrap(), &Paced(Some(every)), "none").unwrap();
+            let plan = plan::build(ir::verify(&g).unwrap(), &Device { pace: NonZeroU32::new(every) }, "none").unwrap();
             assert!(deepest(&plan) <= every, "{every}: {:?}", plan.entries[0].steps);
             check(plan.clone()).unwrap_or_else(|f| panic!("every {every}: {}", f[0]));
             for at in paces(&plan) {
