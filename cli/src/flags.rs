@@ -39,17 +39,7 @@ impl RunFlags {
     /// The device, with the folder for its code objects.
     pub fn on(&self) -> Result<DeviceOptions, Failure> {
         let mut on = models::on(self.device);
-        if self.sync_every.is_some() && self.device == Device::Cpu {
-            return Err(Failure::usage(
-                "the processor has no queue to wait for: --sync-every is for --device hip:0 and the like",
-            ));
-        }
         on.sync_every = self.sync_every;
-        if let Some(arch) = doctor::gpu().filter(|_| self.device == Device::Auto && !self.supervise) {
-            eprintln!(
-                "note: this runs on the processor; the GPU here ({arch}) is used with --device hip:0 (or --device cpu for no note)"
-            );
-        }
         if self.supervise {
             let program = env::current_exe().map_err(|e| Failure::work(format!("this program is not found: {e}")))?;
             on.supervise = Some(Supervise {
@@ -57,6 +47,19 @@ impl RunFlags {
                 fall_back: self.device == Device::Auto,
                 ..Supervise::new(program, &["worker"])
             });
+        }
+        if on.may_use_device() {
+            return Ok(on);
+        }
+        if on.sync_every.is_some() {
+            return Err(Failure::usage(
+                "this runs on the processor, which has no queue to wait for: --sync-every is for --device hip:0 and the like",
+            ));
+        }
+        if let Some(arch) = doctor::gpu().filter(|_| self.device == Device::Auto) {
+            eprintln!(
+                "note: this runs on the processor; the GPU here ({arch}) is used with --device hip:0 (or --device cpu for no note)"
+            );
         }
         Ok(on)
     }

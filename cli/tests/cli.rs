@@ -94,8 +94,26 @@ fn a_plan_for_a_device_says_how_much_is_queued_and_is_inspected_as_it_is() {
         assert!(waits.is_none_or(|waits| shown.contains(waits)), "{shown}");
         assert!(!good(at, &["inspect", "net.plan", "--device", "cpu"]).contains("on gfx1151"));
     }
-    assert!(bad(at, 2, &["compile", "net.onnx", "--sync-every", "4"]).contains("--target gfx1151"));
-    assert!(bad(at, 2, &["run", "net.onnx", "--device", "cpu", "--sync-every", "4"]).contains("--device hip:0"));
+}
+
+#[test]
+fn the_processor_takes_no_pace_but_its_plan_keeps_it_for_a_device() {
+    let (folder, _) = folder_with_tiny();
+    let at = folder.path();
+    assert!(bad(at, 2, &["compile", "tiny.onnx", "--sync-every", "4"]).contains("--target gfx1151"));
+    for device in [&["--device", "cpu"][..], &["--device", "auto"], &[]] {
+        let words = [&["run", "tiny.onnx", "--sync-every", "4"], device].concat();
+        assert!(bad(at, 2, &words).contains("--device hip:0"), "{device:?}");
+    }
+    for target in ["cpu,gfx1151", "gfx1151", "gfx1151,cpu"] {
+        for every in [1, 3] {
+            let every = every.to_string();
+            good(at, &["compile", "tiny.onnx", "--target", target, "--sync-every", &every, "--force"]);
+            let waits = format!("so that the device holds {every} at most");
+            assert!(good(at, &["inspect", "tiny.plan", "--device", "hip:sim"]).contains(&waits), "{target} {every}");
+            assert!(!good(at, &["inspect", "tiny.plan", "--device", "cpu"]).contains("  waits  "));
+        }
+    }
 }
 
 #[test]

@@ -254,6 +254,11 @@ fn the_command_supervises() {
     assert_eq!(code, Some(0), "{err}");
     let (code, supervised, err) = run(&[&words[..], &["--supervise"]].concat());
     assert_eq!((code, &supervised), (Some(0), &plain), "{err}");
+    // What nobody can act on is told: without a GPU, `auto` is the processor.
+    let (code, _, err) = run(&["run", &plan, "--supervise", "--sync-every", "4"]);
+    let gpu = DeviceOptions { device: Device::Gpu(0), ..scene.on(Supervise::new(PROGRAM, &["worker"])) };
+    let processor = Model::load_on(&scene.plan(), &gpu).is_err();
+    assert_eq!((code, err.contains("has no queue to wait for")), (Some(0), processor), "{err}");
     let (code, _, err) = run(&["run", &plan, "--time-limit", "5"]);
     assert!(code == Some(2) && err.contains("--supervise"), "{err}");
 }

@@ -1,7 +1,7 @@
 //! From an ONNX file to a checked plan.
 
 use crate::carry::{Carried, code_for};
-use crate::device::{DeviceOptions, Engine};
+use crate::device::{DeviceOptions, Engine, is_processor};
 use crate::{Compute, Error, Model};
 use bytes::Bytes;
 use ir::DType;
@@ -123,8 +123,9 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
     for arch in &options.code_for {
         Engine::of_target(arch, Pacing::Auto)?;
     }
+    let pacing = options.on.sync_every.unwrap_or_default();
     let engine = match &options.target {
-        Some(target) => Engine::of_target(target, options.on.sync_every.unwrap_or_default())?,
+        Some(target) => Engine::of_target(target, pacing)?,
         None => Engine::open(&options.on)?,
     };
     progress.stage("import");
@@ -200,6 +201,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
         }
         None => plan::build(verified, engine.target(), &hash)?,
     };
+    made.pacing = pacing;
     if options.link_weights {
         link(&mut made, &imported.files);
     }
@@ -252,7 +254,7 @@ pub fn compile(path: &Path, options: &CompileOptions, progress: &mut dyn Progres
 fn architectures(options: &CompileOptions) -> Vec<&str> {
     let mut found: Vec<&str> = vec![];
     for arch in options.target.iter().chain(&options.code_for) {
-        if !found.contains(&arch.as_str()) && arch != "cpu" && arch != "sim" {
+        if !found.contains(&arch.as_str()) && !is_processor(arch) && arch != "sim" {
             found.push(arch);
         }
     }

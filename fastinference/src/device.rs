@@ -60,7 +60,7 @@ pub struct DeviceOptions {
     /// other than the processor needs one.
     pub code_objects: Option<PathBuf>,
     /// How often the host waits for the device, so that its queue holds no more than so many steps; when nobody says, as a plan on
-    /// disk has it, and as its cost suggests where a plan is made.
+    /// disk has it, and as its cost suggests where a model is compiled. A plan for the processor keeps it for devices that load it.
     pub sync_every: Option<Pacing>,
     /// Hears of kernels that are compiled while a plan is loaded, and of code in the plan that does not fit the device.
     pub watch: CodeWatch,
@@ -71,6 +71,22 @@ pub struct DeviceOptions {
     pub supervise: Option<Supervise>,
     /// What goes wrong with the simulator on purpose, for tests.
     pub faults: Option<Faults>,
+}
+
+impl DeviceOptions {
+    /// Whether anything but the processor may do the work: a device that is named, or one that a worker finds.
+    pub fn may_use_device(&self) -> bool {
+        match self.device {
+            Device::Cpu => false,
+            Device::Auto => self.supervise.is_some(),
+            Device::Gpu(_) | Device::Simulator => true,
+        }
+    }
+}
+
+/// Whether plans for this target run on the processor alone; all others have a device beside it.
+pub fn is_processor(target: &str) -> bool {
+    target == Cpu.name()
 }
 
 /// A backend that is ready to plan and to load.
@@ -104,13 +120,13 @@ impl Engine {
 
     /// Whether operators are launched on a device.
     pub(crate) fn is_device(&self) -> bool {
-        !matches!(self, Engine::Cpu(_))
+        !is_processor(self.target().name())
     }
 
     /// For planning only.
     pub(crate) fn of_target(target: &str, pacing: Pacing) -> Result<Engine, Error> {
         match target {
-            "cpu" => Ok(Engine::Cpu(Cpu)),
+            t if is_processor(t) => Ok(Engine::Cpu(Cpu)),
             t if t.starts_with("gfx") || t.starts_with("sm_") || t == "sim" => {
                 Ok(Engine::Planner(Planner::new(t).paced(pacing)))
             }
@@ -118,12 +134,10 @@ impl Engine {
         }
     }
 
-    /// A plan that was made for this device, with the waits that the options ask for.
+    /// A plan that was made for this device, with the waits that the options ask for, where they say so.
     pub(crate) fn repaced(&self, plan: CheckedPlan, options: &DeviceOptions) -> Result<CheckedPlan, Error> {
-        if options.sync_every.is_none() || !self.is_device() {
-            return Ok(plan);
-        }
-        Ok(plan::repace(plan, |entry| self.target().pace(entry)).map_err(StoreError::Unsafe)?)
+        let Some(pacing) = options.sync_every.filter(|_| self.is_device()) else { return Ok(plan) };
+        Ok(plan::repace(plan, pacing, |entry| self.target().pace(entry)).map_err(StoreError::Unsafe)?)
     }
 
     /// What loads plans; an architecture alone loads none.

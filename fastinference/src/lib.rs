@@ -30,7 +30,7 @@ pub use batch::{BatchGenerator, BatchOptions};
 pub use carry::Carried;
 pub use compile::{CompileOptions, Compiled, Progress, Report, compile, model_file};
 pub use compute::Compute;
-pub use device::{Device, DeviceOptions, examine_devices, hip_version};
+pub use device::{Device, DeviceOptions, examine_devices, hip_version, is_processor};
 pub use error::Error;
 pub use generate::{GenerateOptions, Generated, Generator, TextFiles};
 pub use importer;

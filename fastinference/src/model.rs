@@ -2,7 +2,7 @@
 
 use crate::device::{DeviceOptions, Engine};
 use crate::supervise::Supervised;
-use crate::{CompileOptions, Device, Error, RandomInputs, compile, random};
+use crate::{CompileOptions, Error, RandomInputs, compile, random};
 use ir::{Datum, Verified};
 use plan::{CheckedPlan, CodeInfo, CodeObject, GraphWeights, Port, StoreError, Weights};
 use runtime::{Loaded, Session, StepKernel};
@@ -46,12 +46,13 @@ impl Model {
     /// Loads a plan folder for a device; a plan that was made for another one is planned anew from its graph.
     pub fn load_on(folder: &Path, on: &DeviceOptions) -> Result<Model, Error> {
         let loaded = plan::store::load(folder)?;
-        if let Some(how) = on.supervise.as_ref().filter(|_| on.device != Device::Cpu) {
+        if let Some(how) = on.supervise.as_ref().filter(|_| on.may_use_device()) {
             let supervised = Supervised::open(folder, loaded.plan.clone(), on, how)?;
             let (plan, weights, code) = (Arc::new(loaded.plan), loaded.weights, loaded.code);
             return Ok(Model { plan, weights, code, loaded: Box::new(supervised) });
         }
-        let engine = Engine::open(on)?;
+        let pacing = on.sync_every.unwrap_or(loaded.plan.pacing);
+        let engine = Engine::open(&DeviceOptions { sync_every: Some(pacing), ..on.clone() })?;
         if loaded.plan.target == engine.target().name() {
             let plan = engine.repaced(loaded.plan, on)?;
             return Model::new(plan, loaded.weights, loaded.code, &engine);
@@ -61,7 +62,8 @@ impl Model {
         let verified = graphs.iter().map(|g| ir::verify(g).expect("a plan's graph was verified when it was loaded"));
         let names = loaded.plan.entries.iter().map(|e| e.name.as_str());
         let entries: Vec<(&str, Verified<'_>)> = names.zip(verified).collect();
-        let made = plan::build_entries(&entries, engine.target(), &loaded.plan.model_hash)?;
+        let mut made = plan::build_entries(&entries, engine.target(), &loaded.plan.model_hash)?;
+        made.pacing = pacing;
         Model::of_plan(made, loaded.code, &engine)
     }
 

@@ -10,7 +10,7 @@ use crate::arena::{Life, place};
 use crate::layout::Layout;
 use crate::model::{BufferId, COPY, Entry, Launch, Loc, Place, Plan, Port, SlotId, Step, Stream, SyncPoint, body_key};
 use crate::view::{Sizes, bytes, view_of};
-use crate::{pace, sync};
+use crate::{Pacing, pace, sync};
 use ir::attr::Attr;
 use ir::graph::Kind;
 use ir::verify::verify_within;
@@ -43,7 +43,8 @@ pub fn build_entries(
     let built = entries.iter().map(|(name, graph)| build_entry(name, *graph, &BTreeSet::new(), target, &mut weights));
     let built = built.collect::<Result<Vec<_>, _>>()?;
     let (target, model_hash) = (target.name().to_string(), model_hash.to_string());
-    Ok(Plan { target, model_hash, entries: built, weights: weights.finish() })
+    let pacing = Pacing::default();
+    Ok(Plan { target, model_hash, pacing, entries: built, weights: weights.finish() })
 }
 
 fn build_entry(
@@ -78,8 +79,9 @@ fn build_entry(
     if !target.places_syncs() {
         sync::place(&mut entry);
     }
-    let every = target.pace(&entry);
-    pace::place(&mut entry, every);
+    if let Some(most) = target.pace(&entry) {
+        pace::place(&mut entry, most);
+    }
     Ok(entry)
 }
 

@@ -8,6 +8,7 @@
 //! buffers that live together are disjoint for every binding of the symbols.
 
 use crate::layout::Layout;
+use crate::pace::Pacing;
 use ir::{DType, Dim, Graph, Tensor, ValueType};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,9 @@ pub struct Plan {
     pub target: String,
     /// Hash of the model's files, as the importer gives it.
     pub model_hash: String,
+    /// How often its user wants the host to wait for a device. [`Entry::pace`] is what came of it here; whoever plans the entries
+    /// for another target asks again.
+    pub pacing: Pacing,
     /// The first is `main`, with the signature of the ONNX model.
     pub entries: Vec<Entry>,
     /// Constants whose data lies beside the plan. Small ones ([`ir::text::is_inline`]) are in the graphs instead.
@@ -48,7 +52,8 @@ pub struct Entry {
     pub slots: u32,
     /// What happens, in order (within each stream).
     pub steps: Vec<Step>,
-    /// How many steps a stream of a device may hold before the host waits for it; any number where there is none.
+    /// How many steps a stream of a device may hold before the host waits for it, and then none is left at the end; any number
+    /// where there is no pace.
     pub pace: Option<NonZeroU32>,
     /// Plans of the graphs among a node's attributes, by [`body_key`].
     pub bodies: BTreeMap<String, Entry>,
@@ -157,6 +162,23 @@ pub enum Step {
     Copy(Transfer),
     /// A stream waits for another.
     Sync(SyncPoint),
+}
+
+impl Step {
+    /// The stream of a device that holds the step until it is done.
+    pub fn queued_on(&self) -> Option<Stream> {
+        let stream = match self {
+            Step::Launch(launch) => launch.stream,
+            Step::Copy(transfer) => transfer.stream,
+            Step::Sync(_) => return None,
+        };
+        (stream != Stream::HOST).then_some(stream)
+    }
+
+    /// Whether it waits only so that a queue does not get too long.
+    pub fn is_pace(&self) -> bool {
+        matches!(self, Step::Sync(SyncPoint { kind: SyncKind::Pace { .. }, .. }))
+    }
 }
 
 /// The kernel that moves a value to where a result of the entry lies. Its step's `node` names the value, not a node.

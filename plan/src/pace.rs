@@ -9,7 +9,12 @@
 //! launch linear               stream 1
 //! pace 1 -> 0 "every 2"       placed: with a pace of 2, the host waits here
 //! launch softmax              stream 1
+//! pace 1 -> 0 "every 2"       placed: the next run begins with nothing queued
 //! ```
+//!
+//! What is proven: from one run to the next, however many there are and whether or not whoever runs them waits in between, a
+//! stream never holds more steps than the entry's pace. It rests on two things that a backend does: it waits where the plan has a sync
+//! to the host, and a run that ends early is waited for before its error is returned.
 
 use crate::check::{self, CheckedPlan, Finding};
 use crate::model::{Entry, Step, Stream, SyncKind, SyncPoint};
@@ -64,39 +69,44 @@ impl fmt::Display for Pacing {
     }
 }
 
-/// Lets the host wait in every entry of a plan as `every` says, and nowhere else but where values are needed.
-pub fn repace(plan: CheckedPlan, every: impl Fn(&Entry) -> Option<NonZeroU32>) -> Result<CheckedPlan, Vec<Finding>> {
+/// Lets the host wait in every entry of a plan as `pacing` says, which takes `auto` where it leaves the choice, and nowhere else
+/// but where values are needed.
+pub fn repace(
+    plan: CheckedPlan,
+    pacing: Pacing,
+    auto: impl Fn(&Entry) -> Option<NonZeroU32>,
+) -> Result<CheckedPlan, Vec<Finding>> {
     let mut plan = plan.into_plan();
+    plan.pacing = pacing;
     for entry in &mut plan.entries {
-        let every = every(entry);
-        place(entry, every);
+        change(entry, &|entry| pacing.steps(|| auto(entry)));
     }
     check::check(plan)
 }
 
-/// Puts the waits in that a pace needs, in place of those that are there.
-pub(crate) fn place(entry: &mut Entry, every: Option<NonZeroU32>) {
-    let paces = |step: &Step| matches!(step, Step::Sync(SyncPoint { kind: SyncKind::Pace { .. }, .. }));
-    retain(entry, |_, step| !paces(step));
-    entry.pace = every;
-    let Some(most) = every else { return };
+fn change(entry: &mut Entry, every: &dyn Fn(&Entry) -> Option<NonZeroU32>) {
+    retain(entry, |_, step| !step.is_pace());
+    entry.pace = None;
+    if let Some(most) = every(entry) {
+        place(entry, most);
+    }
+    entry.bodies.values_mut().for_each(|body| change(body, every));
+}
+
+/// Gives an entry that has no pace one, and puts the waits in that it needs: before a step that a stream has no room for, and at the
+/// end for every stream that still holds something.
+pub(crate) fn place(entry: &mut Entry, most: NonZeroU32) {
+    entry.pace = Some(most);
     let mut depths = Depths::new(most);
     let mut waits: Vec<(usize, Stream)> = vec![];
     for (at, step) in entry.steps.iter().enumerate() {
-        if let Some(stream) = depths.after(step) {
+        if let Some(stream) = depths.full(step) {
             waits.push((at, stream));
             depths.waited(stream);
-            depths.after(step);
         }
+        depths.count(step);
     }
-    // The next run may begin before this one is done: what they hold together must not be too much either.
-    for stream in depths.held.keys().copied().collect::<Vec<_>>() {
-        let first = waits.iter().find(|(_, s)| *s == stream).map_or(entry.steps.len(), |(at, _)| *at);
-        let mut next = depths.only(stream);
-        if entry.steps[..first].iter().any(|step| next.after(step) == Some(stream)) {
-            waits.push((entry.steps.len(), stream));
-        }
-    }
+    waits.extend(depths.left().map(|stream| (entry.steps.len(), stream)));
     let wait = |(at, signaller)| {
         let kind = SyncKind::Pace { reason: format!("every {most}") };
         (at, Step::Sync(SyncPoint { signaller, waiter: Stream::HOST, kind }))
@@ -111,39 +121,33 @@ pub(crate) struct Depths {
 }
 
 impl Depths {
+    /// No stream holds anything, and none may hold more than `most`.
     pub(crate) fn new(most: NonZeroU32) -> Depths {
         Depths { most, held: BTreeMap::new() }
     }
 
-    /// Counts a step; tells a stream that then holds too much.
-    pub(crate) fn after(&mut self, step: &Step) -> Option<Stream> {
-        let stream = match step {
-            Step::Launch(launch) => launch.stream,
-            Step::Copy(transfer) => transfer.stream,
-            Step::Sync(sync) => {
-                if sync.waiter == Stream::HOST {
-                    self.waited(sync.signaller);
-                }
-                return None;
-            }
-        };
-        if stream == Stream::HOST {
-            return None;
-        }
-        let held = self.held.entry(stream).or_default();
-        *held += 1;
-        (*held > self.most.get()).then_some(stream)
+    /// The stream that would have to hold the step and has no room for it.
+    pub(crate) fn full(&self, step: &Step) -> Option<Stream> {
+        step.queued_on().filter(|stream| self.held.get(stream).is_some_and(|held| *held >= self.most.get()))
     }
 
-    /// The host waited for a stream.
+    /// Queues a step, or waits.
+    pub(crate) fn count(&mut self, step: &Step) {
+        match step {
+            Step::Sync(sync) if sync.waiter == Stream::HOST => self.waited(sync.signaller),
+            Step::Launch(_) | Step::Copy(_) | Step::Sync(_) => {
+                step.queued_on().into_iter().for_each(|stream| *self.held.entry(stream).or_default() += 1);
+            }
+        }
+    }
+
+    /// The streams that hold something.
+    pub(crate) fn left(&self) -> impl Iterator<Item = Stream> {
+        self.held.keys().copied()
+    }
+
     fn waited(&mut self, stream: Stream) {
         self.held.remove(&stream);
-    }
-
-    /// As if only this stream held something.
-    fn only(&self, stream: Stream) -> Depths {
-        let held = self.held.get(&stream).map(|n| (stream, *n));
-        Depths { most: self.most, held: held.into_iter().collect() }
     }
 }
 

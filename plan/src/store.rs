@@ -193,8 +193,9 @@ pub fn load(folder: &Path) -> Result<Loaded, StoreError> {
         let graph = ir::text::parse(text).map_err(|e| wrong(format!("entry {}: {e}", entry.name)))?;
         give_graph(entry, graph)?;
     }
-    let plan = check(Plan { target: parsed.target, model_hash: parsed.model_hash, entries, weights: parsed.weights })
-        .map_err(StoreError::Unsafe)?;
+    let (target, model_hash, pacing) = (parsed.target, parsed.model_hash, parsed.pacing);
+    let plan = Plan { target, model_hash, pacing, entries, weights: parsed.weights };
+    let plan = check(plan).map_err(StoreError::Unsafe)?;
     let weights = Weights::open(folder, &plan, parsed.content)?;
     let code = parsed.code.into_iter().map(|info| CodeObject::carried(info, folder)).collect();
     Ok(Loaded { plan, weights, code })

@@ -17,6 +17,7 @@
 
 use crate::code::{CodeInfo, CodeObject};
 use crate::model::{Entry, Hash, Plan, WeightInfo};
+use crate::pace::Pacing;
 use crate::store::StoreError;
 use crate::text::{Reader, Reason, buffer_line, port_line, weight_line};
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ struct PlanFile {
     graph: String,
     /// Hash over the hashes of all weights, as weights.safetensors has it too.
     content: String,
+    /// [`Pacing`] in words where it is not `auto`, since version 1.3.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pacing: String,
     entries: Vec<EntryFile>,
     weights: String,
     /// Code objects, since version 1.2.
@@ -77,6 +81,7 @@ struct AnyVersion {
 pub(crate) struct Parsed {
     pub target: String,
     pub model_hash: String,
+    pub pacing: Pacing,
     pub graph: Hash,
     pub content: Hash,
     pub entries: Vec<Entry>,
@@ -92,6 +97,7 @@ pub(crate) fn print(plan: &Plan, code: &[CodeObject], graph: Hash, content: Hash
         model: plan.model_hash.clone(),
         graph: graph.to_string(),
         content: content.to_string(),
+        pacing: Some(plan.pacing).filter(|p| *p != Pacing::Auto).map_or(String::new(), |p| p.to_string()),
         entries: plan.entries.iter().map(print_entry).collect(),
         weights: lines(plan.weights.iter().map(|(key, info)| weight_line(key, info))),
         code: lines(code.iter().map(|object| object.info.to_string())),
@@ -133,6 +139,10 @@ pub(crate) fn parse(text: &str) -> Result<Parsed, StoreError> {
     let file: PlanFile = serde_yaml::from_str(&body).map_err(|e| field("the file", e.to_string()))?;
     let hash =
         |name: &str, text: &str| Hash::from_hex(text).ok_or_else(|| field(name, format!("`{text}` is not a hash")));
+    let pacing = match &*file.pacing {
+        "" => Pacing::Auto,
+        words => words.parse().map_err(|reason| field("pacing", reason))?,
+    };
     let mut reader = Reader::default();
     let entries = file.entries.iter().map(|e| entry(&mut reader, e, &format!("entry {}", e.name)));
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
@@ -149,7 +159,7 @@ pub(crate) fn parse(text: &str) -> Result<Parsed, StoreError> {
         return Err(field("code", format!("{} is there twice for {}", twice[0].1, twice[0].0)));
     }
     let (graph, content) = (hash("graph", &file.graph)?, hash("content", &file.content)?);
-    Ok(Parsed { target: file.target, model_hash: file.model, graph, content, entries, weights, code })
+    Ok(Parsed { target: file.target, model_hash: file.model, pacing, graph, content, entries, weights, code })
 }
 
 fn check_version(text: &str) -> Result<(), StoreError> {
@@ -217,6 +227,10 @@ mod tests {
         assert!(less.contains("target"), "{less}");
         let edited = parse(&signed(&body).replace("cpu", "gpu")).unwrap_err();
         assert!(matches!(edited, StoreError::Changed { .. }), "{edited}");
+        let pacing = |word: &str| parse(&signed(&(body.clone() + "pacing: '" + word + "'\n"))).map(|p| p.pacing);
+        assert_eq!(pacing("never").unwrap(), Pacing::Never);
+        let wrong = pacing("0").unwrap_err().to_string();
+        assert!(wrong.contains("pacing: expected a number of steps"), "{wrong}");
         let newer = parse(&signed(&body.replace("1.0", "2.0"))).unwrap_err().to_string();
         assert!(newer.contains("recompile"), "{newer}");
     }

@@ -4,16 +4,18 @@
 mod common;
 
 use backend_cpu::Cpu;
-use backend_hip::{CodeStore, Compiler, Device, DeviceError, DriverCall, Fault, Faults, Hip, Mishap, Platform};
+use backend_hip::{
+    CodeStore, Compiler, Device, DeviceError, DriverCall, Fault, Faults, Hip, Mishap, Platform, StepWatch,
+};
 use common::{Random, compare, tensor};
 use ir::graph::Kind;
 use ir::{Datum, Graph, eval, text};
-use plan::{GraphWeights, Pacing, Step, Stream, Weights};
+use plan::{GraphWeights, Pacing, Step, Weights};
 use runtime::{Backend, Loaded, RunError};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Invalid value, out of memory, an illegal address, a failed launch, a status that no header knows, one below zero.
 const STATUSES: [i32; 6] = [1, 2, 700, 719, 123_456, -5];
@@ -41,14 +43,15 @@ fn inputs(g: &Graph, n: i64, random: &mut Random) -> Vec<Datum> {
 }
 
 fn open(g: &Graph, faults: &Faults) -> Result<Box<dyn Loaded>, String> {
-    open_paced(g, faults, Pacing::Auto)
+    open_paced(g, faults, Pacing::Auto, StepWatch::default())
 }
 
-fn open_paced(g: &Graph, faults: &Faults, pacing: Pacing) -> Result<Box<dyn Loaded>, String> {
+fn open_paced(g: &Graph, faults: &Faults, pacing: Pacing, steps: StepWatch) -> Result<Box<dyn Loaded>, String> {
     let device = Device::faulty(faults.clone()).map_err(|e: DeviceError| e.to_string())?;
     let store = CodeStore::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels"));
     let mut hip = Hip::new(device, store, Arc::new(Cpu));
     hip.set_pacing(pacing);
+    hip.watch_steps(steps);
     let plan = plan::check(plan::build(ir::verify(g).unwrap(), &hip, "").unwrap()).unwrap();
     let weights = Weights::from_source(&plan, &GraphWeights::new(&plan)).unwrap();
     hip.load(Arc::new(plan), weights).map_err(|e| e.to_string())
@@ -211,12 +214,12 @@ fn hip_a_device_that_is_lost_fails_every_run_and_harms_nothing() {
 
 /// What the device is given, in order: first results of nodes, and values that move.
 fn on_device(loaded: &dyn Loaded) -> Vec<Arc<str>> {
-    let of_device = |step: &Step| match step {
-        Step::Launch(launch) if launch.stream != Stream::HOST => Some(launch.node.clone()),
-        Step::Copy(transfer) => Some(transfer.value.clone()),
-        Step::Launch(_) | Step::Sync(_) => None,
+    let name = |step: &Step| match step {
+        Step::Launch(launch) => launch.node.clone(),
+        Step::Copy(transfer) => transfer.value.clone(),
+        Step::Sync(_) => unreachable!("it is queued nowhere"),
     };
-    loaded.plan().entries[0].steps.iter().filter_map(of_device).collect()
+    loaded.plan().entries[0].steps.iter().filter(|step| step.queued_on().is_some()).map(name).collect()
 }
 
 #[test]
@@ -229,7 +232,7 @@ fn hip_faults_that_a_wait_finds_name_the_step_or_the_steps_that_it_may_be() {
     // The error, where a run waits so often.
     let fails_at_wait = |pacing: Pacing, wait: u64| {
         let faults = Faults::default();
-        let loaded = open_paced(&g, &faults, pacing).unwrap();
+        let loaded = open_paced(&g, &faults, pacing, StepWatch::default()).unwrap();
         let mut session = loaded.session(1);
         session.run(inputs).unwrap();
         let nth = faults.made()[&DriverCall::Wait] + wait;
@@ -257,4 +260,58 @@ fn hip_faults_that_a_wait_finds_name_the_step_or_the_steps_that_it_may_be() {
     let queued = 1 + steps.iter().rposition(|step| *step == node).unwrap();
     let told = format!("any of {queued} steps, from this back to `{}` (--sync-every 1 tells which)", steps[0]);
     assert!(queued > 1 && reason.contains(&told), "{reason}, not {told}");
+}
+
+/// What the proof of a pace takes for granted of the backend (plan/src/pace.rs).
+#[test]
+fn hip_queues_no_more_than_the_pace_from_run_to_run_whether_they_fail_or_not() {
+    if !is_there("hip_queues_no_more_than_the_pace_from_run_to_run_whether_they_fail_or_not") {
+        return;
+    }
+    let (g, runs, ..) = scene();
+    let (inputs, _) = &runs[0];
+    for pace in [1, 2, 3, 5, 100] {
+        let faults = Faults::default();
+        // How often the host had waited when each step of a run began.
+        let begun: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let (writes, counts) = (begun.clone(), faults.clone());
+        let watch = StepWatch::new(move |_| {
+            let waits = counts.made().get(&DriverCall::Wait).copied().unwrap_or(0);
+            writes.lock().unwrap().push(waits);
+        });
+        let loaded = open_paced(&g, &faults, Pacing::Every(NonZeroU32::new(pace).unwrap()), watch).unwrap();
+        let steps = &loaded.plan().entries[0].steps;
+        let work: Vec<bool> =
+            steps.iter().filter(|s| !matches!(s, Step::Sync(_))).map(|s| s.queued_on().is_some()).collect();
+        let mut session = loaded.session(1);
+        let (mut held, mut waited, mut deepest) = (0, 0, 0);
+        let mut run = || {
+            begun.lock().unwrap().clear();
+            let done = session.run(inputs).is_ok();
+            let begun = begun.lock().unwrap();
+            for (waits, on_device) in begun.iter().zip(&work) {
+                if *waits > waited {
+                    (held, waited) = (0, *waits);
+                }
+                held += u32::from(*on_device);
+                deepest = deepest.max(held);
+            }
+            assert!(!done || begun.len() == work.len());
+            done
+        };
+        assert!(run() && run());
+        for call in [DriverCall::Launch, DriverCall::ToDevice, DriverCall::ToHost] {
+            let fails = |ahead: &u64| {
+                let nth = faults.made()[&call] + ahead;
+                faults.set(vec![Fault { call, nth, on: false, mishap: Mishap::Status(1) }]);
+                let done = run();
+                faults.set(vec![]);
+                !done
+            };
+            let places = (1..).take_while(fails).count();
+            assert!(places > 0, "{}", call.name());
+            assert!(run());
+        }
+        assert!(deepest <= pace && deepest >= pace.min(3), "{deepest} where {pace} are allowed");
+    }
 }

@@ -6,7 +6,7 @@ use crate::models;
 use crate::progress::Stages;
 use crate::units;
 use clap::Args;
-use fastinference::{Carried, CompileOptions, Compiled, Compute, Device, DeviceOptions, Pacing, Report};
+use fastinference::{Carried, CompileOptions, Compiled, Compute, Device, DeviceOptions, Pacing, Report, is_processor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -33,8 +33,8 @@ pub struct Flags {
     /// What the model's f32 becomes, sums aside: `f32`, `f16`, `bf16` [default: what the model says]
     #[arg(long, value_name = "TYPE")]
     compute: Option<Compute>,
-    /// In a plan for a device, the host waits for it at the latest after so many steps: a number, `auto` (by cost) or `never`
-    /// [default: auto]
+    /// Wherever a device runs the plan, the host waits for it at the latest after so many steps: a number, `auto` (by cost) or
+    /// `never` [default: auto]
     #[arg(long, value_name = "STEPS")]
     sync_every: Option<Pacing>,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub struct Flags {
 
 /// Runs the command.
 pub fn main(flags: Flags) -> Result<(), Failure> {
-    if flags.sync_every.is_some() && flags.target.iter().all(|target| target == "cpu") {
+    if flags.sync_every.is_some() && flags.target.iter().all(|target| is_processor(target)) {
         return Err(Failure::usage(
             "the processor has no queue to wait for: --sync-every goes with --target gfx1151 and the like",
         ));

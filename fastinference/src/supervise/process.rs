@@ -2,7 +2,7 @@
 
 use super::Supervise;
 use super::wire::{self, Message};
-use crate::DeviceOptions;
+use crate::{CodeEvent, DeviceOptions};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufReader, BufWriter};
@@ -55,6 +55,11 @@ impl Process {
         let answer = process.ask(words, &[])?;
         if answer.text("is") != "ready" {
             return Err(gone(answer.text("reason").to_string()));
+        }
+        if on.sync_every.is_some() && !answer.text("instead").is_empty() {
+            let why = answer.text("instead");
+            let note = format!("the processor runs this, which has no queue to wait for every so many steps ({why})");
+            on.watch.tell(CodeEvent::Note(note));
         }
         process.limit = supervise.limit;
         Ok(process)

@@ -2,7 +2,7 @@
 
 use super::wire::{self, Message};
 use crate::device::DeviceOptions;
-use crate::{Device, Model};
+use crate::{Device, Error, Model};
 use backend_hip::{Fault, Faults, StepWatch};
 use ir::Datum;
 use plan::Pacing;
@@ -20,9 +20,9 @@ pub fn serve(from: impl Read, to: impl Write) -> io::Result<()> {
     while let Some(message) = wire::read(&mut from)? {
         let (words, values) = match (message.text("do"), &mut session) {
             ("open", _) => match open(&message) {
-                Ok(opened) => {
+                Ok((opened, instead)) => {
                     (model, session) = (Some(opened), None);
-                    (json!({"is": "ready"}), vec![])
+                    (json!({"is": "ready", "instead": instead}), vec![])
                 }
                 Err(reason) => (json!({"is": "failed", "reason": reason, "device": true}), vec![]),
             },
@@ -39,7 +39,8 @@ pub fn serve(from: impl Read, to: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn open(message: &Message) -> Result<Model, String> {
+/// The model; and where the processor runs it because no device could, why.
+fn open(message: &Message) -> Result<(Model, Option<String>), String> {
     let faults = message.words["faults"].as_array().map(Vec::as_slice).unwrap_or_default();
     let faults = faults.iter().map(|f| f.as_str().unwrap_or_default().parse::<Fault>());
     let faults = faults.collect::<Result<Vec<_>, _>>()?;
@@ -60,11 +61,13 @@ fn open(message: &Message) -> Result<Model, String> {
     let model = match device {
         Device::Auto => {
             let gpu = DeviceOptions { device: Device::Gpu(0), ..on };
-            Model::load_on(&plan, &gpu).or_else(|_| Model::load(&plan))
+            Model::load_on(&plan, &gpu)
+                .map(|model| (model, None))
+                .or_else(|why| Ok((Model::load(&plan)?, Some(why.to_string()))))
         }
-        _ => Model::load_on(&plan, &on),
+        Device::Cpu | Device::Gpu(_) | Device::Simulator => Model::load_on(&plan, &on).map(|model| (model, None)),
     };
-    model.map_err(|e| e.to_string())
+    model.map_err(|e: Error| e.to_string())
 }
 
 /// Writes the name of each node to a file before it is given to the device; the file outlives this process.

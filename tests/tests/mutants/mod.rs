@@ -69,14 +69,16 @@ impl Maker<'_> {
     fn syncs(&mut self) {
         let entry = self.entry;
         for (at, step) in entry.steps.iter().enumerate() {
-            let Step::Sync(sync) = step else { continue };
-            if sync.kind != SyncKind::Order {
+            if !matches!(step, Step::Sync(_)) {
+                continue;
+            }
+            if step.is_pace() {
                 self.add("remove a pace", format!("{at}"), move |e| drop_step(e, at));
                 self.add("turn a pace round", format!("{at}"), move |e| {
                     let sync = sync_at(e, at);
                     (sync.signaller, sync.waiter) = (sync.waiter, sync.signaller);
                 });
-                // The planner puts a pace right before the step that would be too much, or at the end for the next run.
+                // The planner puts a pace right before the step that would be too much, and at the end for the next run.
                 if at + 1 < entry.steps.len() {
                     self.add("pace a step too late", format!("{at}"), move |e| e.steps.swap(at, at + 1));
                 }
@@ -104,9 +106,10 @@ impl Maker<'_> {
 
     /// The entry claims that less is queued than there is.
     fn pace(&mut self) {
-        let paces = |step: &Step| matches!(step, Step::Sync(sync) if sync.kind != SyncKind::Order);
         let less = self.entry.pace.and_then(|pace| NonZeroU32::new(pace.get() - 1));
-        if let Some(less) = less.filter(|_| self.entry.steps.iter().any(paces)) {
+        // Before a pace within the run the queue is full; at the end it need not be.
+        let within = self.entry.steps.split_last().is_some_and(|(_, steps)| steps.iter().any(Step::is_pace));
+        if let Some(less) = less.filter(|_| within) {
             self.add("tighten the pace", less.to_string(), move |e| e.pace = Some(less));
         }
     }

@@ -9,8 +9,8 @@ use super::placement::Placement;
 use crate::failure::Failure;
 use fastinference::CodeInfo;
 use fastinference::ir::{Dim, Graph, Op, Value, ValueType};
-use fastinference::plan::{Arena, Entry, Offsets, Step, SyncKind, SyncPoint};
-use fastinference::{HOST_KERNEL, why_on_host};
+use fastinference::plan::{Arena, Entry, Offsets, Step};
+use fastinference::{HOST_KERNEL, is_processor, why_on_host};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU32;
@@ -19,8 +19,6 @@ use std::sync::Arc;
 
 /// The number that stands for a symbol nobody fixed.
 pub const ASSUMED: i64 = 16;
-/// What plans for the processor alone say that they are for.
-const CPU: &str = "cpu";
 
 /// An expression and its number under [`Facts::symbols`].
 #[derive(Clone, Debug, Serialize)]
@@ -82,15 +80,9 @@ pub struct Syncs {
 
 impl Syncs {
     fn of(entry: &Entry) -> Syncs {
-        let mut found = Syncs { steps_between: entry.pace, ..Syncs::default() };
-        for step in &entry.steps {
-            match step {
-                Step::Sync(SyncPoint { kind: SyncKind::Order, .. }) => found.order += 1,
-                Step::Sync(SyncPoint { kind: SyncKind::Pace { .. }, .. }) => found.pace += 1,
-                Step::Launch(_) | Step::Copy(_) => {}
-            }
-        }
-        found
+        let syncs = entry.steps.iter().filter(|step| matches!(step, Step::Sync(_)));
+        let (pace, order): (Vec<&Step>, Vec<&Step>) = syncs.partition(|step| step.is_pace());
+        Syncs { order: order.len(), pace: pace.len(), steps_between: entry.pace }
     }
 }
 
@@ -211,7 +203,7 @@ impl Facts {
         }
         facts.ops = facts.entries.get("main").map(|e| e.ops.clone()).unwrap_or_default();
         facts.place(main, &lookup);
-        facts.placement = (plan.target != CPU).then(|| Placement::of(&plan.target, &facts.nodes));
+        facts.placement = (!is_processor(&plan.target)).then(|| Placement::of(&plan.target, &facts.nodes));
         Ok(facts)
     }
 
