@@ -73,7 +73,7 @@ pub enum ConvError {
         /// The number of spatial dimensions.
         expected: usize,
     },
-    /// A stride, dilation or group count of zero.
+    /// A kernel, stride, dilation or group count of zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
     /// Channels that the groups do not divide.
@@ -267,10 +267,13 @@ impl ConvBuilder {
         if let Some((name, list)) = self.lists.iter().find(|(_, list)| list.len != self.rank) {
             return Err(ConvError::Length { name, found: list.len, expected: self.rank });
         }
-        let (stride, dilation) = (self.list("strides", 1), self.list("dilations", 1));
-        for (name, zero) in
-            [("a stride", stride.contains(&0)), ("a dilation", dilation.contains(&0)), ("groups", self.groups == 0)]
-        {
+        let (kernel, stride, dilation) = (self.list("kernel", 1), self.list("strides", 1), self.list("dilations", 1));
+        for (name, zero) in [
+            ("a kernel", kernel.contains(&0)),
+            ("a stride", stride.contains(&0)),
+            ("a dilation", dilation.contains(&0)),
+            ("groups", self.groups == 0),
+        ] {
             if zero {
                 return Err(ConvError::Zero(name));
             }
@@ -285,7 +288,7 @@ impl ConvBuilder {
             out_channels: self.channels[1],
             input: self.list("input", 1),
             output: [1; 3],
-            kernel: self.list("kernel", 1),
+            kernel,
             stride,
             dilation,
             pads: [self.list("pads before", 0), self.list("pads after", 0)],

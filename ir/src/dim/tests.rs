@@ -145,6 +145,8 @@ proptest! {
     fn substituting_commutes_with_evaluating(outer in tree(), inner in tree()) {
         let (dim, part) = (build(&outer), build(&inner));
         let replaced = dim.substitute(&|name| (name == "a").then(|| part.clone()));
+        // The cube of a long sum may be beyond what is kept.
+        prop_assume!(!replaced.to_string().contains("?large."));
         for (at, a) in values(&inner).filter(|(_, a)| *a >= 0) {
             let Some(expected) = value(&outer, &[a, at[1], at[2]]) else { continue };
             prop_assert_eq!(replaced.eval(&bind(&at)), Ok(expected), "{} in {} at {:?}", part, dim, at);

@@ -41,6 +41,10 @@ impl OpSpec for ConvInteger {
             if !matches!(operands.dtype(i)?, DType::I8 | DType::U8) {
                 return Err(operands.wrong(i, format!("{} is not an 8-bit integer", operands.dtype(i)?)));
             }
+            if operands.has(2 + i) && operands.dtype(2 + i)? != operands.dtype(i)? {
+                let found = format!("a zero point of {} for {}", operands.dtype(2 + i)?, operands.dtype(i)?);
+                return Err(operands.wrong(2 + i, found));
+            }
         }
         let shape = result_shape(operands, self.group, |w| self.window(w))?;
         Ok(vec![TensorType { dtype: DType::I32, shape }.into()])

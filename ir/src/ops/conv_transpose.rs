@@ -23,6 +23,9 @@ impl ConvTranspose {
         if lengths.iter().any(|l| *l != n) || self.pads.len() != 2 * n {
             return Err(TypeError::Invalid(format!("{n} spatial dimensions do not fit the attributes")));
         }
+        if let Some(k) = kernel.iter().find(|k| k.as_const().is_some_and(|k| k < 1)) {
+            return Err(TypeError::Invalid(format!("a window of {k} elements; it has at least 1")));
+        }
         let one = |i: usize| {
             let extent = (&kernel[i] - 1) * self.dilations[i] + 1;
             (&input[i] - 1) * self.strides[i] + self.output_padding[i] + extent - &self.pads[i] - &self.pads[n + i]

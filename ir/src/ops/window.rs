@@ -67,7 +67,7 @@ impl Axis {
 }
 
 impl Window<'_> {
-    /// Fails unless every list has an entry per spatial dimension and steps are positive.
+    /// Fails unless every list has an entry per spatial dimension, and windows and steps are positive.
     pub fn check(&self, spatial: usize) -> Result<(), TypeError> {
         let pads = if self.same.is_some() { 2 * spatial } else { self.pads.len() };
         let lengths = [self.kernel.len(), self.strides.len(), self.dilations.len()];
@@ -78,6 +78,9 @@ impl Window<'_> {
         }
         if self.strides.iter().chain(self.dilations).any(|n| *n < 1) {
             return Err(TypeError::Invalid("strides and dilations are at least 1".into()));
+        }
+        if let Some(n) = self.kernel.iter().find(|n| n.as_const().is_some_and(|n| n < 1)) {
+            return Err(TypeError::Invalid(format!("a window of {n} elements; it has at least 1")));
         }
         Ok(())
     }
@@ -186,6 +189,13 @@ mod tests {
         assert_eq!(window(3, 2, &[0, 0], None, false)[0].output, 4);
         assert_eq!(window(3, 2, &[0, 0], None, true)[0].output, 5);
         assert_eq!(window(1, 3, &[0, 2], None, true)[0].output, 4);
+    }
+
+    #[test]
+    fn an_empty_window_is_refused() {
+        let (pads, one) = ([0, 0], [1]);
+        let w = Window { kernel: vec![0.into()], strides: &one, dilations: &one, pads: &pads, same: None, ceil: false };
+        assert!(w.outputs(&[10.into()]).is_err() && w.axes(&[10]).is_err());
     }
 
     #[test]

@@ -43,10 +43,12 @@ impl Choice {
             found.insert(*id, kept);
         }
         for id in order.iter().rev().filter(|id| graph.op(**id).is_some() && found[*id] == Kept::Either) {
-            if graph.results(*id).any(|v| choice.is_wanted(graph, v, to)) {
-                choice.narrow.insert(*id);
-            } else {
+            if !graph.results(*id).any(|v| choice.is_wanted(graph, v, to)) {
                 choice.kept.insert(*id, "only operators in f32 read it");
+            } else if graph.results(*id).any(|v| choice.is_read_wide(graph, v, to)) {
+                choice.kept.insert(*id, "it is read in f32 too");
+            } else {
+                choice.narrow.insert(*id);
             }
         }
         choice
@@ -83,6 +85,12 @@ impl Choice {
             self.narrow.contains(&reader)
                 && matches!(role(graph, reader, to), Role::Narrow(sides) | Role::Follow(sides) if takes(sides))
         })
+    }
+
+    /// Whether it is a result of the graph, or an operator that stays f32 reads more than its sizes.
+    fn is_read_wide(&self, graph: &Graph, v: Value, to: DType) -> bool {
+        let stays = |reader| !self.narrow.contains(&reader) && !matches!(role(graph, reader, to), Role::Free);
+        graph.outputs.iter().any(|o| o.value == v) || graph.readers(v).into_iter().any(|(reader, _)| stays(reader))
     }
 }
 

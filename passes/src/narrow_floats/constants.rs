@@ -48,11 +48,12 @@ fn bits(v: f32, to: DType) -> u16 {
 /// How a constant meets what an operator computes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// A bound, or what padding is made of: the largest number of the type does what a larger one would do.
+    /// A bound, or what padding is made of: the largest number of the type does what a larger one would do, but a guard
+    /// against 0 or 1 stays on its side of them.
     Bound,
     /// A factor or divisor: every element counts.
     Factor,
-    /// Anything else: an element that is too small to see changes nothing, but a single number is meant.
+    /// Anything else: an element that is too small to see changes nothing, unless no other is there.
     Term,
 }
 
@@ -63,12 +64,21 @@ pub(super) fn fits(tensor: &Tensor, part: Part, to: DType) -> bool {
         DType::F16 => (f16::MAX.to_f32(), f16::MIN_POSITIVE.to_f32()),
         _ => (bf16::MAX.to_f32(), bf16::MIN_POSITIVE.to_f32()),
     };
-    let small_counts = part == Part::Factor || part == Part::Term && values.len() == 1;
-    values.iter().all(|v| {
-        let v = v.abs();
-        let fits_above = v <= most || !v.is_finite() || part == Part::Bound;
-        fits_above && (v == 0.0 || v >= least || !small_counts || v.is_nan())
-    })
+    let is_lost = |v: f32| v != 0.0 && v.abs() < least;
+    let keeps_small = match part {
+        Part::Bound | Part::Factor => !values.iter().any(|v| is_lost(*v)),
+        Part::Term => values.iter().any(|v| !is_lost(*v) && *v != 0.0) || !values.iter().any(|v| is_lost(*v)),
+    };
+    let keeps_sides = part != Part::Bound || values.iter().all(|v| v.abs() >= 1.0 || rounded(*v, to).abs() < 1.0);
+    let keeps_large = part == Part::Bound || values.iter().all(|v| v.abs() <= most || !v.is_finite());
+    keeps_small && keeps_sides && keeps_large
+}
+
+fn rounded(v: f32, to: DType) -> f32 {
+    match to {
+        DType::F16 => f16::from_f32(v).to_f32(),
+        _ => bf16::from_f32(v).to_f32(),
+    }
 }
 
 #[cfg(test)]

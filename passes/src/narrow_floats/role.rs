@@ -73,6 +73,8 @@ pub(super) fn role(graph: &Graph, id: NodeId, to: DType) -> Role {
         CoreOp::Rope(_) => Follow(FIRST),
         CoreOp::MoeRoute(_) => Follow(Sides::These(&[0, 1])),
         CoreOp::Binary(op) => match op.f {
+            // A square, like Pow's.
+            BinaryFn::Mul if graph.operands(id)[0] == graph.operands(id)[1] => Wide(RANGE),
             BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Min | BinaryFn::Max => Follow(ALL),
             // Divisors are often kept from 0 by a number that is 0 in a narrow type.
             BinaryFn::Div if graph.constant_of(graph.operands(id)[1]).is_some() => Follow(ALL),

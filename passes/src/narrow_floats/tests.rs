@@ -139,6 +139,44 @@ fn a_bound_beyond_the_type_is_its_largest_number() {
 }
 
 #[test]
+fn keeps_guards_against_0_and_1() {
+    for (op, bound) in [("max", "1e-9"), ("min", "0.9999"), ("max", "-0.9999")] {
+        let text = format!(
+            "graph @g(%x: f32[T, 2]) {{ %c = const [{bound}] : f32[] %h = rms_norm(%x) {{axis = 1, eps = 1e-5}} %y = {op}(%h, %c) return %y }}"
+        );
+        assert_eq!(narrowed(&text).1, [format!("{op}: a constant of it does not fit the type")]);
+    }
+    let pad = "graph @g(%x: f32[T, 2]) { %c = const [1e-9] : f32[] \
+        %h = rms_norm(%x) {axis = 1, eps = 1e-5} %y = pad(%h, %c) {mode = constant, pads = [0, 1], axes = [1]} return %y }";
+    assert_eq!(narrowed(pad).1, ["pad: a constant of it does not fit the type"]);
+}
+
+#[test]
+fn keeps_squares_written_as_products() {
+    let text = "graph @g(%x: f32[T, 2]) { %h = rms_norm(%x) {axis = 1, eps = 1e-5} %y = mul(%h, %h) return %y }";
+    assert_eq!(narrowed(text).1, ["mul: its results leave the range or the precision of the type"]);
+}
+
+#[test]
+fn keeps_a_vector_of_tiny_terms_alone() {
+    let text = "graph @g(%x: f32[T, 2]) { %c = const [1e-9, 1e-9] : f32[2] %h = rms_norm(%x) {axis = 1, eps = 1e-5} \
+        %y = add(%h, %c) return %y }";
+    assert_eq!(narrowed(text).1, ["add: a constant of it does not fit the type"]);
+    assert!(narrowed(&text.replace("[1e-9, 1e-9]", "[1e-9, 0.5]")).1.is_empty());
+}
+
+#[test]
+fn keeps_what_is_made_of_constants_and_read_in_f32_too() {
+    let text = "graph @g(%ids: i64[T]) { %e = const [1.0, 2.0, 3.0, 4.0] : f32[2, 2] \
+        %h = gather(%e, %ids) {axis = 0} %n = rms_norm(%h) {axis = -1, eps = 1e-5} %l = log(%h) return %n, %l }";
+    for text in [text, &text.replace("%l = log(%h) return %n, %l", "return %n, %h")] {
+        let (after, kept) = narrowed(text);
+        assert!(kept.iter().any(|k| k == "gather: it is read in f32 too"), "{kept:?}");
+        check_holds(&after, &["%h = gather(%e, %ids) {axis = 0} : f32[T, 2]", "f16[T, 2]"]);
+    }
+}
+
+#[test]
 fn keeps_divisions_by_what_is_computed() {
     let (_, kept) =
         narrowed("graph @g(%x: f32[T, 2]) { %h = rms_norm(%x) {axis = 1, eps = 1e-5} %y = div(%h, %h) return %y }");

@@ -200,5 +200,6 @@ fn wrong_geometries_are_refused() {
     assert_eq!(Conv::new(1, 1, [1, 1], &[1; 4], &[1; 4]).build(), Err(ConvError::Rank(4)));
     assert_eq!(Conv::new(1, 2, [4, 3], &[1], &[1]).build(), Err(ConvError::Groups { channels: 3, groups: 2 }));
     assert_eq!(Conv::new(1, 1, [1, 1], &[1], &[1]).strides(&[0]).build(), Err(ConvError::Zero("a stride")));
+    assert_eq!(Conv::new(1, 1, [1, 1], &[1, 1], &[1, 0]).build(), Err(ConvError::Zero("a kernel")));
     assert!(matches!(Conv::new(1, 1, [1, 1], &[1, 1], &[1]).build(), Err(ConvError::Length { name: "kernel", .. })));
 }
