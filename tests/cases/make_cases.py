@@ -128,7 +128,7 @@ def write_case(name, op, operands, results=1, domain="", version=None, dims=None
     `version` is the domain's. `dims` gives inputs symbolic dimensions by position. Where ONNX Runtime's CPU provider does not
     run this form, `like` is (operator, operands, attributes) of one that it runs and that means the same, and `answers` are results
     worked out here. `types` gives results types that it does not infer. `within` is how far results may be from these,
-    relative and absolute; otherwise the test says it.
+    relative and absolute, one number or two; otherwise the test says it.
     """
     if answers is None:
         answers, kinds = run(*(like or (op, operands, attributes)), results, domain, version, types)
@@ -142,7 +142,8 @@ def write_case(name, op, operands, results=1, domain="", version=None, dims=None
     (folder / "test_data_set_0").mkdir(parents=True)
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     if within:
-        (folder / "case.json").write_text(json.dumps({"rtol": within, "atol": within}) + "\n")
+        relative, absolute = within if isinstance(within, tuple) else (within, within)
+        (folder / "case.json").write_text(json.dumps({"rtol": relative, "atol": absolute}) + "\n")
     values = [o for o in operands if o is not None and not isinstance(o, Weight)]
     for word, listed in [("input", values), ("output", answers)]:
         for i, value in enumerate(listed):
@@ -748,6 +749,39 @@ def ms_matmul_nbits():
                          answers=[(x @ (dense * scales.value[:, groups.value]).T).astype(np.float32)], **common)
                     half = [x.astype(np.float16), w, Weight(scales.value.astype(np.float16))]
                     case(name + "_half", "MatMulNBits", half, **common)
+
+
+def rounding(x, codes, zeros, scales, block):
+    """How far rows that are rounded to 8 bits per block may be from exact ones at most."""
+    n, k = codes.shape[0], x.shape[-1]
+    w = (codes - zeros[..., None]) * scales[..., None]
+    w = np.abs(w.reshape(n, -1)[:, :k])
+    pad = [(0, 0), (0, -k % block)]
+    weight = np.pad(w, pad).reshape(n, -1, block).sum(-1)
+    largest = np.abs(np.pad(x.reshape(-1, k), pad)).reshape(-1, weight.shape[1], block).max(-1)
+    return float((largest @ weight.T).max() / 254)
+
+
+@group
+def ms_matmul_nbits_rounded():
+    """`accuracy_level` 4. Rows of whole steps are the same after they were rounded to 8 bits per block; other results are within
+    twice of what one rounding does, as either side may round."""
+    n, k, bits = 19, 200, 4
+    for block in (16, 32, 64, 128):
+        r = rng(f"nbits_level4_{block}")
+        blocks = -(-k // block)
+        codes = r.integers(0, 1 << bits, (n, blocks, block))
+        scales, zeros = np.abs(floats(r, n, blocks, scale=0.1)), r.integers(0, 1 << bits, (n, blocks))
+        w, packed_zeros, bias = Weight(packed(codes, bits)), Weight(packed(zeros, bits)), Weight(floats(r, n))
+        common = dict(domain=MS, bits=bits, block_size=block, N=n, K=k, accuracy_level=4)
+        for name, rows, more in (("", 1, []), ("_zeros", 9, [packed_zeros]), ("_bias", 40, [packed_zeros, None, bias])):
+            steps = r.integers(-126, 127, (rows, k))
+            steps[:, ::block] = 127
+            x = (steps / 64).astype(np.float32)
+            case(f"ms_matmul_level4_{block}{name}", "MatMulNBits", [x, w, Weight(scales), *more], **common)
+        x = floats(r, 9, k)
+        case(f"ms_matmul_level4_{block}_rounded", "MatMulNBits", [x, w, Weight(scales), packed_zeros],
+             within=(0.0, 2 * rounding(x, codes, zeros, scales, block)), **common)
 
 
 @group

@@ -27,12 +27,16 @@ const DIRECT_ROWS: usize = 8;
 /// Inputs that are unpacked to scratch at a time, if blocks are not longer.
 const UNPACKED: usize = 512;
 
+/// Largest magnitudes of a block that [`Compute::Int8`] serves: a scale and its inverse are normal numbers, and sums stay finite.
+pub const ROUNDED: std::ops::RangeInclusive<f32> = 1e-30..=1e18;
+
 /// How activations are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compute {
     /// As they are.
     F32,
-    /// Rounded to signed 8 bits, with a scale per row and block.
+    /// Rounded to signed 8 bits, with a scale per row and block. A row with a value that is not finite, or with a block whose
+    /// largest magnitude leaves no room for a scale (not 0 and outside of [`ROUNDED`]), becomes NaN as a whole.
     Int8,
 }
 
@@ -293,7 +297,8 @@ impl<E: Element> Kernel for Int8Task<'_, '_, E> {
 }
 
 /// Rounds a block to signed bytes, written as column `row` of `[block / 4][rows][4]`; gives the scale and the sum of
-/// the rounded values times the scale. A block with a value that is not finite gets a NaN scale.
+/// the rounded values times the scale. A block with a value that is not finite, or a largest outside of [`ROUNDED`], gets a
+/// NaN scale.
 #[inline(always)]
 fn quantize<S: Simd>(simd: S, from: &[f32], to: &mut [[i8; 4]], rows: usize, row: usize) -> (f32, f32) {
     let mut largest = simd.splat(0.0);
@@ -307,9 +312,9 @@ fn quantize<S: Simd>(simd: S, from: &[f32], to: &mut [[i8; 4]], rows: usize, row
     simd.store(largest, &mut lanes);
     let largest = lanes.iter().fold(0.0f32, |most, &x| most.max(x));
     // Zero times a value that is not finite is NaN.
-    let scale = if simd.sum(zero) == 0.0 { largest / 127.0 } else { f32::NAN };
+    let fits = simd.sum(zero) == 0.0 && (largest == 0.0 || ROUNDED.contains(&largest));
+    let scale = if fits { largest / 127.0 } else { f32::NAN };
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
     let mut sum = 0;
     for (index, to) in to.chunks_mut(4 * rows).enumerate() {
         let chunk = from.get(index * 16..).unwrap_or_default();
@@ -481,6 +486,80 @@ mod tests {
                 case(&Pool::with_isa(2, isa), m, shape, zeros, seed.into(), f16::from_f32);
             }
         }
+
+        #[test]
+        fn rounded_rows_are_what_integers_give(
+            m in 0usize..=40, n in 1usize..=40, k in 1usize..=300, block in 4u32..8, zeros in any::<bool>(), seed in any::<u32>()
+        ) {
+            for isa in Isa::available() {
+                check_rounded(isa, m, Int4Shape { n, k, block: 1 << block }, zeros, seed.into());
+            }
+        }
+    }
+
+    /// What rounding is defined to do: a symmetric step per block, integer products, scales; sums in f64.
+    fn rounded_product(x: &[f32], weights: &Weights, output: usize, zeros: bool) -> f64 {
+        let block = weights.shape.block;
+        let of_block = |(index, x): (usize, &[f32])| {
+            let largest = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let step = largest / 127.0;
+            let code = |x: f32| if step == 0.0 { 0.0 } else { f64::from((x * (1.0 / step)).round_ties_even()) };
+            assert!(x.iter().all(|x| code(*x).abs() <= 127.0));
+            let product = |(i, x): (usize, &f32)| code(*x) * weights.at(output, index * block + i, zeros);
+            x.iter().enumerate().map(product).sum::<f64>() * f64::from(step)
+        };
+        x.chunks(block).enumerate().map(of_block).sum()
+    }
+
+    /// Rows of one kind each: ordinary, all zero, -0 and one value, tiny, large, one large value among small ones.
+    fn kinds_of_rows(m: usize, k: usize) -> Vec<f32> {
+        let ordinary = |i: usize| ((i * 37 + i / 11) % 201) as f32 / 100.0 - 1.0;
+        let of = |i: usize| match (i / k % 6, i % k) {
+            (1, _) => 0.0,
+            (2, p) => {
+                if p % 40 == 3 {
+                    -0.75
+                } else {
+                    -0.0
+                }
+            }
+            (3, _) => ordinary(i) * 1e-27,
+            (4, _) => ordinary(i) * 1e17,
+            (5, p) => {
+                if p % 24 == 5 {
+                    300.0
+                } else {
+                    ordinary(i)
+                }
+            }
+            _ => ordinary(i),
+        };
+        (0..m * k).map(of).collect()
+    }
+
+    fn check_rounded(isa: Isa, m: usize, shape: Int4Shape, zeros: bool, seed: u64) {
+        let (Int4Shape { n, k, .. }, pool) = (shape, Pool::with_isa(2, isa));
+        let weights = Weights::new(shape, seed);
+        let x = kinds_of_rows(m, k);
+        let mut nibbles = vec![0xff; shape.nibble_bytes()];
+        pack_int4(&weights.nibbles, shape, &mut nibbles);
+        let [mut scales, mut plane] = [(); 2].map(|()| vec![0.0f32; shape.plane_elems()]);
+        pack_int4_plane(&weights.scales, shape, &mut scales);
+        let mut plain = vec![0.0f32; n * shape.blocks()];
+        unpack_zero_points(&weights.zeros, shape, f32::from, &mut plain);
+        pack_int4_plane(&plain, shape, &mut plane);
+        let panels = Int4Panels::new(&nibbles, &scales, zeros.then_some(&plane[..]), shape);
+        let (mut y, mut scratch) = (vec![f32::NAN; m * n], vec![f32::NAN; int4_scratch(&pool, m, shape)]);
+        let out = MatMut::new(&mut y, m, n, n);
+        linear_int4(&pool, Rows::new(&x, m, k, k), panels, Compute::Int8, &Epilogue::NONE, out, &mut scratch);
+        for (index, &y) in y.iter().enumerate() {
+            let (row, j) = (&x[index / n * k..][..k], index % n);
+            let want = rounded_product(row, &weights, j, zeros);
+            let scale = |p: usize| f64::from(weights.scales[j * shape.blocks() + p / shape.block].abs());
+            let size: f64 = (0..k).map(|p| 15.0 * f64::from(row[p].abs()) * scale(p)).sum();
+            let error = (f64::from(y) - want).abs();
+            assert!(error <= 1e-6 * size, "{index} of {m} x {shape:?}, {isa:?}: {y}, not {want}");
+        }
     }
 
     #[test]
@@ -496,6 +575,24 @@ mod tests {
             let pool = Pool::with_isa(2, isa);
             case(&pool, 70, Int4Shape { n: 100, k: 1300, block: 32 }, true, 5, |x| x);
             case(&pool, 9, Int4Shape { n: 40, k: 2100, block: 1024 }, false, 6, |x| x);
+        }
+    }
+
+    #[test]
+    fn blocks_without_room_for_a_scale_make_their_row_nan() {
+        let shape = Int4Shape { n: 20, k: 40, block: 32 };
+        let (nibbles, scales) = (vec![0x29; shape.nibble_bytes()], vec![1.0f32; shape.plane_elems()]);
+        for (odd, isa) in [1e-40, -1e-31, 1e30, f32::INFINITY, f32::NAN]
+            .into_iter()
+            .flat_map(|x| Isa::available().map(move |isa| (x, isa)))
+        {
+            let (pool, mut x) = (Pool::with_isa(1, isa), vec![0.0; 9 * 40]);
+            x[3 * 40 + 35] = odd;
+            let (mut y, mut scratch) = (vec![1.0; 180], vec![0.0; int4_scratch(&pool, 9, shape)]);
+            let panels = Int4Panels::new(&nibbles, &scales, None, shape);
+            let out = MatMut::new(&mut y, 9, 20, 20);
+            linear_int4(&pool, Rows::new(&x, 9, 40, 40), panels, Compute::Int8, &Epilogue::NONE, out, &mut scratch);
+            assert!((0..180).all(|i| if i / 20 == 3 { y[i].is_nan() } else { y[i] == 0.0 }), "{odd}, {isa:?}");
         }
     }
 

@@ -39,6 +39,9 @@ pub(super) fn matmul_nbits(op: &MatMulNBits, types: &Types<'_>) -> Chosen {
     }
 }
 
+/// The longest block that is rounded with one scale. Its sum of products, 15 * 127 each, is exact in f32.
+const LONGEST_ROUNDED: usize = 1024;
+
 /// Rows, outputs and inputs of a call.
 fn sizes(op: &MatMulNBits, x: &[usize]) -> [usize; 3] {
     let rows = x.split_last().map_or(0, |(_, lead)| lead.iter().product());
@@ -60,12 +63,14 @@ struct Nibbles {
     dtype: DType,
     scales: Aligned,
     zeros: Aligned,
+    /// Rows are rounded to 8 bits: the model allows it, sums fit, and no weight is infinite or NaN.
+    rounds: bool,
 }
 
 impl Nibbles {
     fn new(op: &MatMulNBits, shape: Int4Shape, packed: bool) -> Nibbles {
         let [codes, scales, zeros] = std::array::from_fn(|_| Aligned::zeroed(0));
-        Nibbles { op: op.clone(), shape, packed, codes, dtype: DType::F32, scales, zeros }
+        Nibbles { op: op.clone(), shape, packed, codes, dtype: DType::F32, scales, zeros, rounds: false }
     }
 
     fn planes<E: Element + bytemuck::Pod>(&mut self, scales: View<'_>, zeros: Option<View<'_>>, from: fn(f64) -> E) {
@@ -106,9 +111,17 @@ impl Nibbles {
         let bias = call.ins.get(5).copied().flatten().map(|b| b.as_slice::<f32>());
         let epilogue = Epilogue { bias, ..Epilogue::NONE };
         let scratch: &mut [f32] = bytemuck::cast_slice_mut(call.scratch);
-        let y = MatMut::new(call.outs[0].as_slice_mut(), m, n, n);
-        let x = Rows::new(x.as_slice(), m, k, k);
-        int4::linear_int4(call.pool, x, panels, Compute::F32, &epilogue, y, scratch);
+        let (x, y) = (x.as_slice(), call.outs[0].as_slice_mut());
+        let compute = if self.rounds { Compute::Int8 } else { Compute::F32 };
+        let out = MatMut::new(&mut *y, m, n, n);
+        int4::linear_int4(call.pool, Rows::new(x, m, k, k), panels, compute, &epilogue, out, scratch);
+        if self.rounds {
+            // What could not be rounded is NaN throughout, and is computed as it is.
+            for (x, y) in x.chunks_exact(k).zip(y.chunks_exact_mut(n)).filter(|(_, y)| y[0].is_nan()) {
+                let (x, y) = (Rows::new(x, 1, k, k), MatMut::new(y, 1, n, n));
+                int4::linear_int4(call.pool, x, panels, Compute::F32, &epilogue, y, scratch);
+            }
+        }
         Ok(())
     }
 }
@@ -135,6 +148,9 @@ impl Kernel for Nibbles {
     fn prepare(&mut self, constants: &[Option<View<'_>>]) {
         let at = |i: usize| constants.get(i).copied().flatten();
         let (Some(w), Some(scales)) = (at(1), at(2)) else { return };
+        let finite = |v: View<'_>| !v.dtype.is_float() || floats(v).iter().all(|x| x.is_finite());
+        self.rounds =
+            self.op.rounds_rows() && self.shape.block <= LONGEST_ROUNDED && finite(scales) && at(3).is_none_or(finite);
         match scales.dtype {
             DType::F16 => self.planes(scales, at(3), f16::from_f64),
             DType::BF16 => self.planes(scales, at(3), bf16::from_f64),

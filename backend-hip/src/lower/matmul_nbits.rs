@@ -56,7 +56,7 @@ pub(super) fn linears_nbits(op: &LinearsNBits, types: &Types<'_>) -> Chosen {
     }
     let gate = op.gate.map(activation).transpose()?;
     let residual = types.input(1).map(|_| 1);
-    layers(types, &MatMulNBits { bits, block, n: 0, k }, &weights, residual, gate)
+    layers(types, &MatMulNBits { bits, block, n: 0, k, accuracy_level: None }, &weights, residual, gate)
 }
 
 /// Layers of so many outputs whose codes are such an operand, with their biases.

@@ -166,7 +166,8 @@ fn matmul_nbits(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {
     let bits = cx.attr_i64("bits", 4)?;
     let last = (0..6).rev().find(|i| cx.opt(*i).is_some()).unwrap_or(0);
     let operands: Vec<Value> = (0..=last.max(2)).map(|i| cx.or_absent(i)).collect();
-    cx.one(MatMulNBits { bits, block, n, k }, &operands)
+    let accuracy_level = Some(cx.attr_i64("accuracy_level", 0)?).filter(|level| *level != 0);
+    cx.one(MatMulNBits { bits, block, n, k, accuracy_level }, &operands)
 }
 
 fn moe(cx: &mut NodeCx<'_>) -> Result<Vec<Value>, NodeError> {

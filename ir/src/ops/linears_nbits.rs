@@ -12,8 +12,9 @@ op! {
     /// `linears_nbits(x, residual?, w0, scales0, zeros0?, b0?, w1, ..) {bits, block, k, n}`: several linear layers of the same rows over
     /// packed weights, for devices, as `linears` is over others.
     ///
-    /// Layer `i` gives what `matmul_nbits` with `n[i]` does. With `gate` there are two layers and one result, `gate(y0) * y1`, both
-    /// rounded to the type of `x` before. A `residual` has the type of the only result and is added to it.
+    /// Layer `i` gives what `matmul_nbits` with `n[i]` does, exact whatever its `accuracy_level` was. With `gate` there are two
+    /// layers and one result, `gate(y0) * y1`, both rounded to the type of `x` before. A `residual` has the type of the only result and
+    /// is added to it.
     pub struct LinearsNBits { bits: i64, block: i64, k: i64, n: Vec<i64>, gate: Option<ActivationFn> }
 }
 
@@ -25,7 +26,7 @@ impl LinearsNBits {
 
     /// A layer on its own.
     fn layer(&self, n: i64) -> MatMulNBits {
-        MatMulNBits { bits: self.bits, block: self.block, n, k: self.k }
+        MatMulNBits { bits: self.bits, block: self.block, n, k: self.k, accuracy_level: None }
     }
 
     /// The first operand of every layer, and its outputs.

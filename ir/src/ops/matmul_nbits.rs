@@ -7,12 +7,15 @@ use crate::tensor::Tensor;
 use crate::types::{Shape, TensorType, ValueType};
 
 op! {
-    /// `matmul_nbits(x, w, scales, zero_points?, groups?, bias?) {bits, block, n, k}`: `x[.., k] * dequantised w[n, k]^T + bias[n]`.
+    /// `matmul_nbits(x, w, scales, zero_points?, groups?, bias?) {bits, block, n, k, accuracy_level?}`: `x[.., k] * dequantised w[n, k]^T + bias[n]`.
     ///
     /// `w` is u8 `[n, blocks, block * bits / 8]`, low bits first, `blocks = ceil(k / block)`; `scales` holds `n * blocks` floats.
     /// An element is `(code - zero) * scale`; zero is `2^(bits-1)`, or from `zero_points`: floats like the scales, or u8 packed
     /// like `w`, each row starting at a byte. `groups[k]` names the block of each column where they are not in order.
-    pub struct MatMulNBits { bits: i64, block: i64, n: i64, k: i64 }
+    ///
+    /// `accuracy_level` is the least accuracy that the model asks for, as in ONNX Runtime: none or 0 and 1 are f32, 2 f16, 3 bf16. At 4 a
+    /// backend may round each block of a row of `x` to 8 bits, symmetrically, and multiply integers; more accurate is always right.
+    pub struct MatMulNBits { bits: i64, block: i64, n: i64, k: i64, accuracy_level: Option<i64> }
 }
 
 impl MatMulNBits {
@@ -27,6 +30,9 @@ impl MatMulNBits {
             && self.block * self.bits % 8 == 0
             && self.n > 0
             && self.k > 0;
+        if let Some(level) = self.accuracy_level.filter(|level| !(0..=4).contains(level)) {
+            return Err(TypeError::Invalid(format!("accuracy_level {level} is not one of 0 to 4")));
+        }
         let found = format!("bits {}, block {}, n {}, k {}", self.bits, self.block, self.n, self.k);
         if fits { Ok(()) } else { Err(TypeError::Invalid(format!("{found} is not a packed weight"))) }
     }
@@ -68,6 +74,28 @@ impl MatMulNBits {
         Ok((0..n).flat_map(row).collect())
     }
 
+    /// Whether `x` may be rounded to 8 bits, block by block.
+    pub fn rounds_rows(&self) -> bool {
+        self.accuracy_level == Some(4)
+    }
+
+    /// By how much each element of the result may be off for rounded rows: half a step, 1/254 of the largest of a block of `x`, times the
+    /// sum of the magnitudes of the weights that meet the block. Nothing where rows are not rounded, or not finite.
+    pub fn rounding(&self, operands: &[&Datum]) -> Result<Vec<f64>, EvalError> {
+        let (x, w) = (tensor(Self::NAME, operands, 0)?.to_f64()?, self.dequantize(operands)?);
+        let (k, block) = (self.k as usize, self.block as usize);
+        let largest = |x: &[f64]| x.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        let bound = |x: &[f64], w: &[f64]| -> f64 {
+            let blocks = x.chunks(block).zip(w.chunks(block));
+            blocks.map(|(x, w)| largest(x) / 254.0 * w.iter().map(|w| w.abs()).sum::<f64>()).sum()
+        };
+        let rounds = |row: &[f64]| self.rounds_rows() && row.iter().all(|x| x.is_finite());
+        let row = |row: &[f64]| -> Vec<f64> {
+            w.chunks_exact(k).map(|w| if rounds(row) { bound(row, w) } else { 0.0 }).collect()
+        };
+        Ok(x.chunks_exact(k).flat_map(row).collect())
+    }
+
     /// The result before it is rounded.
     pub(super) fn products(&self, operands: &[&Datum]) -> Result<Vec<f64>, EvalError> {
         let x = tensor(Self::NAME, operands, 0)?;
@@ -91,6 +119,8 @@ impl OpSpec for MatMulNBits {
         "graph @g(%x: f32[B, 48], %w: u8[5, 3, 4], %ws: f16[15], %wz: u8[5]) { %y = matmul_nbits(%x, %w, %ws, %wz) {bits = 2, block = 16, n = 5, k = 48} return %y }",
         "graph @g(%x: f16[B, 48], %w: u8[5, 2, 16], %ws: f16[10], %wz: f16[10]) { %y = matmul_nbits(%x, %w, %ws, %wz) {bits = 4, block = 32, n = 5, k = 48} return %y }",
         "graph @g(%x: f32[B, 32], %w: u8[5, 2, 8], %ws: f32[10]) { %y = matmul_nbits(%x, %w, %ws) {bits = 4, block = 16, n = 5, k = 32} %t = transpose(%w) {perm = [0, 2, 1]} return %y, %t }",
+        "graph @g(%x: f32[B, S, 40], %w: u8[6, 3, 8], %ws: f32[18], %wz: u8[12], %b: f32[6]) { %y = matmul_nbits(%x, %w, %ws, %wz, _, %b) {bits = 4, block = 16, n = 6, k = 40, accuracy_level = 4} return %y }",
+        "graph @g(%x: f32[B, 48], %w: u8[5, 2, 16], %ws: f16[10]) { %y = matmul_nbits(%x, %w, %ws) {bits = 4, block = 32, n = 5, k = 48, accuracy_level = 4} return %y }",
     ];
 
     fn infer(&self, operands: &Operands<'_>) -> Result<Vec<ValueType>, TypeError> {
