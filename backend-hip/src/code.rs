@@ -206,7 +206,7 @@ impl Modules {
     }
 
     fn compiler(&self) -> Result<&Compiler, DeviceError> {
-        self.compiler.get_or_init(|| Compiler::find(self.device.platform())).as_ref().map_err(Clone::clone)
+        self.compiler.get_or_init(|| Compiler::of(&self.device)).as_ref().map_err(Clone::clone)
     }
 
     /// The module of a kernel's file: the plan's where it fits, else compiled and loaded now if it is not yet.

@@ -1,6 +1,6 @@
 //! Compilers of kernels: clang for a GPU or this processor, and those that come with a driver.
 
-use crate::device::{DeviceError, Platform, RuntimeCompiler};
+use crate::device::{Device, DeviceError, Platform, RuntimeCompiler};
 use kernels::Source;
 use std::path::Path;
 use std::process::Command;
@@ -10,6 +10,9 @@ const CLANG: &[&str] = &["clang++-22", "clang++-21", "clang++-20", "clang++-19",
 /// Compilers that make the simulator; clang first.
 const HOST: &[&str] =
     &["clang++-22", "clang++-21", "clang++-20", "clang++-19", "clang++-18", "clang++-17", "clang++", "g++", "c++"];
+/// More options of a compiler that lets every access be watched. Vectors stay narrow enough to be told of (watch.h).
+const WATCHED: &[&str] =
+    &["-fsanitize=thread", "-fno-vectorize", "-fno-slp-vectorize", "-mllvm", "-tsan-instrument-func-entry-exit=0"];
 /// The oldest clang that is taken for a GPU.
 const LEAST_CLANG: u32 = 17;
 
@@ -21,6 +24,8 @@ enum Kind {
     Clang(Tool),
     /// Runs a compiler for this processor.
     Host(Tool),
+    /// Runs clang for this processor, with a call at every access.
+    Watched(Tool),
     /// hipRTC.
     Hip(RuntimeCompiler),
     /// NVRTC.
@@ -54,6 +59,21 @@ impl Compiler {
         }
     }
 
+    /// The best compiler here for a device.
+    pub(crate) fn of(device: &Device) -> Result<Compiler, DeviceError> {
+        match device.watch() {
+            Some(_) => Compiler::watched(),
+            None => Compiler::find(device.platform()),
+        }
+    }
+
+    /// The compiler for a watched simulator: [`Device::watched`].
+    pub fn watched() -> Result<Compiler, DeviceError> {
+        let clang = HOST.iter().filter_map(|p| Tool::find(p)).find(|t| t.version.contains("clang"));
+        let missing = || DeviceError::Compile("the watched simulator needs clang++: install clang-19".into());
+        clang.filter(|_| cfg!(target_arch = "x86_64")).map(|t| Compiler(Kind::Watched(t))).ok_or_else(missing)
+    }
+
     /// The best compiler here for an architecture such as `gfx1151` or `sm_90`, whose device need not be here.
     pub fn for_arch(arch: &str) -> Result<Compiler, DeviceError> {
         match arch {
@@ -73,7 +93,7 @@ impl Compiler {
     /// What is part of a code object's identity beside its source.
     pub fn version(&self) -> String {
         match &self.0 {
-            Kind::Clang(tool) | Kind::Host(tool) => tool.version.clone(),
+            Kind::Clang(tool) | Kind::Host(tool) | Kind::Watched(tool) => tool.version.clone(),
             Kind::Hip(rtc) | Kind::Nvidia(rtc) => rtc.version(),
         }
     }
@@ -83,6 +103,7 @@ impl Compiler {
         match &self.0 {
             Kind::Clang(_) | Kind::Hip(_) => Source::Amd,
             Kind::Host(_) => Source::Simulator,
+            Kind::Watched(_) => Source::Watched,
             Kind::Nvidia(_) => Source::Nvidia,
         }
     }
@@ -91,7 +112,7 @@ impl Compiler {
     pub(crate) fn ending(&self) -> &'static str {
         match &self.0 {
             Kind::Clang(_) | Kind::Hip(_) => "hsaco",
-            Kind::Host(_) => "so",
+            Kind::Host(_) | Kind::Watched(_) => "so",
             Kind::Nvidia(_) => "cubin",
         }
     }
@@ -111,7 +132,7 @@ impl Compiler {
                 "-fno-gpu-rdc",
                 "--no-gpu-bundle-output",
             ],
-            Kind::Host(_) => &[
+            Kind::Host(_) | Kind::Watched(_) => &[
                 "-x",
                 "c++",
                 "-std=c++17",
@@ -130,6 +151,7 @@ impl Compiler {
             Kind::Clang(_) | Kind::Hip(_) => options.push(format!("--offload-arch={arch}")),
             Kind::Nvidia(_) => options.push(format!("--gpu-architecture={arch}")),
             Kind::Host(_) => {}
+            Kind::Watched(_) => options.extend(WATCHED.iter().map(|o| o.to_string())),
         }
         options
     }
@@ -139,7 +161,7 @@ impl Compiler {
         let failed = |e: std::io::Error| DeviceError::Compile(format!("{}: {e}", to.display()));
         match &self.0 {
             Kind::Clang(tool) => tool.run(self.options(arch).iter().chain([&"-c".to_string()]), from, to),
-            Kind::Host(tool) => tool.run(self.options(arch).iter(), from, to),
+            Kind::Host(tool) | Kind::Watched(tool) => tool.run(self.options(arch).iter(), from, to),
             Kind::Hip(rtc) | Kind::Nvidia(rtc) => {
                 std::fs::write(to, rtc.compile(source, &self.options(arch))?).map_err(failed)
             }

@@ -16,6 +16,7 @@ mod queue;
 mod rtc;
 mod simulator;
 mod table;
+mod watch;
 
 pub use error::DeviceError;
 pub use faults::{DriverCall, Fault, Faults, Mishap};
@@ -23,11 +24,14 @@ pub(crate) use memory::{DeviceMemory, HostMemory};
 pub(crate) use module::{Function, Module, Parameters};
 pub(crate) use queue::Queue;
 pub(crate) use rtc::RuntimeCompiler;
+pub use watch::Touched;
+pub(crate) use watch::{Extent, Watch};
 
 #[cfg(not(feature = "link-hip"))]
 use amd::table as amd_table;
 #[cfg(feature = "link-hip")]
 use linked::table as amd_table;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use table::Table;
 
@@ -53,6 +57,7 @@ struct Opened {
     context: table::Context,
     arch: String,
     name: String,
+    watch: Option<Watch>,
 }
 
 impl Device {
@@ -63,15 +68,30 @@ impl Device {
             Platform::Nvidia => nvidia::table()?,
             Platform::Simulator => simulator::table(None),
         };
-        Device::of_table(table, platform, ordinal)
+        Device::of_table(table, platform, ordinal, None)
     }
 
     /// The simulator with faults on purpose, for tests.
     pub fn faulty(faults: Faults) -> Result<Device, DeviceError> {
-        Device::of_table(simulator::table(Some(faults)), Platform::Simulator, 0)
+        Device::of_table(simulator::table(Some(faults)), Platform::Simulator, 0, None)
     }
 
-    fn of_table(table: Table, platform: Platform, ordinal: usize) -> Result<Device, DeviceError> {
+    /// The simulator, with every access of a kernel held against the extents that its launch declares: one outside of them is an
+    /// error of that launch. Needs clang; kernels run several times slower.
+    pub fn watched() -> Result<Device, DeviceError> {
+        Device::of_table(simulator::table(None), Platform::Simulator, 0, Some(Watch::default()))
+    }
+
+    /// What a watched device has seen, by kernel and by the parameter's place among those that are memory; of others, nothing.
+    pub fn touched(&self) -> BTreeMap<(String, usize), Touched> {
+        self.watch().map(Watch::touched).unwrap_or_default()
+    }
+
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        self.0.watch.as_ref()
+    }
+
+    fn of_table(table: Table, platform: Platform, ordinal: usize, watch: Option<Watch>) -> Result<Device, DeviceError> {
         let ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
         let count = devices(&table, platform)?;
         if ordinal >= count {
@@ -83,7 +103,7 @@ impl Device {
             Platform::Nvidia => (nvidia::arch(&table, ordinal)?, table.name(ordinal)?),
             Platform::Simulator => ("sim".to_string(), "simulator".to_string()),
         };
-        Ok(Device(Arc::new(Opened { table, platform, ordinal, context, arch, name })))
+        Ok(Device(Arc::new(Opened { table, platform, ordinal, context, arch, name, watch })))
     }
 
     /// How many devices a platform has; an error says why it cannot tell.

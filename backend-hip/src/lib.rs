@@ -23,6 +23,6 @@ mod working;
 
 pub use code::{CodeEvent, CodeStore, CodeWatch, StepWatch};
 pub use compiler::Compiler;
-pub use device::{Device, DeviceError, DriverCall, Fault, Faults, Mishap, Platform};
+pub use device::{Device, DeviceError, DriverCall, Fault, Faults, Mishap, Platform, Touched};
 pub use loaded::{Hip, examine, kernel_files};
 pub use target::{HOST_KERNEL, Planner, why_on_host};

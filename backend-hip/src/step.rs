@@ -6,6 +6,8 @@ use crate::lower::{Call, Memory, Of, Sizes};
 use crate::program::KernelStep;
 use kernels::{Arg, ParamKind};
 
+/// Bytes of a report of an index out of range.
+const REPORT: u64 = 16;
 /// The most blocks along x, y and z.
 const MOST_BLOCKS: [i64; 3] = [i32::MAX as i64, 65535, 65535];
 
@@ -64,13 +66,14 @@ fn bind_call(call: &Call<Memory>, spans: &Spans, modules: &Modules) -> Result<Bo
         Of::Out(i) => spans.outs[i],
         Of::Scratch => spans.scratch,
     };
-    for (memory, write, bytes) in call.extents() {
-        if write && matches!(memory.of, Of::In(_)) {
+    let extents = call.extents();
+    for (memory, write, bytes) in &extents {
+        if *write && matches!(memory.of, Of::In(_)) {
             return Err(format!("{name} would write to an operand"));
         }
-        let end = memory.offset.checked_add(bytes).filter(|_| memory.offset >= 0);
-        if end.is_none_or(|end| end > span(&memory).len) {
-            let len = span(&memory).len;
+        let end = memory.offset.checked_add(*bytes).filter(|_| memory.offset >= 0);
+        if end.is_none_or(|end| end > span(memory).len) {
+            let len = span(memory).len;
             return Err(format!("{name} would touch {bytes} bytes from {} of {len}", memory.offset));
         }
     }
@@ -79,16 +82,20 @@ fn bind_call(call: &Call<Memory>, spans: &Spans, modules: &Modules) -> Result<Bo
         return Err(format!("{name} would need {} blocks along axis {axis}", grid[axis]));
     }
     let mut parameters = Parameters::default();
+    let mut extents = extents.into_iter();
     for (param, arg) in call.kernel.params.iter().zip(&call.args) {
         match arg {
-            Arg::Memory(m) => parameters.push(span(m).address.wrapping_add_signed(m.offset)),
+            Arg::Memory(m) => {
+                let (_, write, bytes) = extents.next().expect("there is an extent per memory");
+                parameters.push_memory(span(m).address.wrapping_add_signed(m.offset), bytes as u64, write);
+            }
             Arg::Int(n) => parameters.push(match param.kind {
                 ParamKind::U32 | ParamKind::I32 => u64::from(*n as u32),
                 _ => *n as u64,
             }),
             Arg::Float(v) => parameters.push(u64::from(v.to_bits())),
             Arg::Words(words) => parameters.push_words(words),
-            Arg::Report => parameters.push(spans.report),
+            Arg::Report => parameters.push_memory(spans.report, REPORT, true),
         }
     }
     let function = modules.function(call.kernel).map_err(|e| e.to_string())?;

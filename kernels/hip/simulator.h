@@ -1,6 +1,7 @@
 // The same kernels on x86-64: one fiber per thread of a block, waves of 32 in lockstep at wave operations, the matrix layout
 // of RDNA 3 exactly. Finds waves and barriers that diverge; shared memory is poisoned, waves run in a shuffled order.
-// Kernels whose threads are independent run as a plain loop. The runtime below is self-contained but for libc.
+// Kernels whose threads are independent run as a plain loop. With watch.h, every access is held against the extents
+// that the launch declares. The runtime below is self-contained but for libc.
 #pragma once
 extern "C" {
 void* mmap(void*, unsigned long, int, int, int, long);
@@ -16,6 +17,11 @@ float expf(float);
 float logf(float);
 }
 #define DEV static inline
+#ifdef __clang__
+#define UNWATCHED __attribute__((disable_sanitizer_instrumentation))
+#else
+#define UNWATCHED
+#endif
 #define NOINLINE_DEV static
 #define LDS(T, name, n) T(&name)[n] = *(T(*)[n])simulator::lds(sizeof(T) * (n))
 typedef _Float16 f16;
@@ -28,12 +34,18 @@ template <class T> static inline T of_bits(u16 b) { return __builtin_bit_cast(T,
 namespace simulator {
 enum { RUN, WAVE_OP, BARRIER, DONE };
 // What goes wrong in a launch; the message is the driver's to give.
-enum { FINE, DIVERGED, TOO_MUCH_LDS, NOT_INDEPENDENT, UPPER_LANES_DIFFER };
+enum { FINE, DIVERGED, TOO_MUCH_LDS, NOT_INDEPENDENT, UPPER_LANES_DIFFER, OUTSIDE };
 struct alignas(64) Slot { u32 w[16]; };
 struct Wave { Slot a[2][32], b[2][32]; };
 struct Fiber { void* sp; u32 tid, lane, lds, seq; int state; const char* op; Wave* wave; };
-struct Context { void* scheduler; Fiber* now; u32 x, y, z; char* lds; int fault; };
+struct Context { void* scheduler; Fiber* now; u32 x, y, z; char* lds; volatile int fault; };
 static thread_local Context C;
+// What a launch may touch: the extents that it declares, and all memory of the device, of which nothing else may be touched.
+struct Extent { u64 start, end, write, low, high; };
+struct Range { u64 start, end; };
+struct Watch { Extent* extents; u64 count; const Range* memory; u64 ranges; Range all; };
+// Volatile, as the fault is: calls that use them are put in when everything else has been compiled.
+static thread_local Watch* volatile watch;
 extern "C" void simulator_swap(void** save, void* to);
 asm(R"(
 .text
@@ -46,7 +58,7 @@ simulator_swap:
   pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
   ret
 )");
-static __attribute__((noinline)) void yield(int state, const char* op) {
+UNWATCHED static __attribute__((noinline)) void yield(int state, const char* op) {
   Fiber* f = C.now;
   f->state = state;
   f->op = op;
@@ -189,7 +201,7 @@ static void entry() {
 static u32 g_random = 1;
 static u32 random() { g_random ^= g_random << 13; g_random ^= g_random >> 17; g_random ^= g_random << 5; return g_random; }
 // Runs one wave to its next barrier or its end; gives the state its lanes agree on, -1 when they do not.
-static int advance(Fiber* fibers, u32 low, u32 high) {
+UNWATCHED static int advance(Fiber* fibers, u32 low, u32 high) {
   for (;;) {
     int state = -1;
     const char* op = 0;
@@ -208,7 +220,7 @@ static int advance(Fiber* fibers, u32 low, u32 high) {
     if (state != WAVE_OP) return state;
   }
 }
-static int block(Fiber* fibers, Wave* waves, char* stacks, u32 n, unsigned long stack) {
+UNWATCHED static int block(Fiber* fibers, Wave* waves, char* stacks, u32 n, unsigned long stack) {
   u32 count = (n + 31) / 32;
   memset(C.lds, 0xff, 65536);
   for (u32 t = 0; t < n; t++) {
@@ -238,7 +250,7 @@ static int block(Fiber* fibers, Wave* waves, char* stacks, u32 n, unsigned long 
   }
   return FINE;
 }
-static int launch(Body body, u32 gx, u32 gy, u32 gz, u32 n, void** args) {
+UNWATCHED static int launch(Body body, u32 gx, u32 gy, u32 gz, u32 n, void** args) {
   const unsigned long stack = 64 << 10;
   static thread_local char* stacks;
   static thread_local u32 room;
@@ -265,7 +277,7 @@ static int launch(Body body, u32 gx, u32 gy, u32 gz, u32 n, void** args) {
   free(C.lds);
   return fault;
 }
-static int launch_items(Body body, u32 gx, u32 gy, u32 gz, u32 n, void** args) {
+UNWATCHED static int launch_items(Body body, u32 gx, u32 gy, u32 gz, u32 n, void** args) {
   Fiber f = {};
   C.now = &f;
   C.fault = FINE;
@@ -281,10 +293,13 @@ template <unsigned long... I> struct Make<0, I...> { typedef Indices<I...> type;
 template <class... A, unsigned long... I> static void call(void (*f)(A...), void** p, Indices<I...>) { f(*(A*)p[I]...); }
 template <class... A> static void call(void (*f)(A...), void** p) { call(f, p, typename Make<sizeof...(A)>::type()); }
 }
-#define KERNEL_BY(how, name, block, params, ...)                                                  \
-  static void name params { __VA_ARGS__; }                                                        \
-  extern "C" int simulate_##name(u32 gx, u32 gy, u32 gz, u32 n, void** args) {                    \
-    return simulator::how([](void** p) { simulator::call(name, p); }, gx, gy, gz, n, args);       \
+#define KERNEL_BY(how, name, block, params, ...)                                                            \
+  static void name params { __VA_ARGS__; }                                                                  \
+  extern "C" UNWATCHED int simulate_##name(u32 gx, u32 gy, u32 gz, u32 n, void** args, simulator::Watch* w) {\
+    simulator::watch = w;                                                                                   \
+    int fault = simulator::how([](void** p) { simulator::call(name, p); }, gx, gy, gz, n, args);            \
+    simulator::watch = 0;                                                                                   \
+    return fault;                                                                                           \
   }
 #define KERNEL(name, block, params, ...) KERNEL_BY(launch, name, block, params, __VA_ARGS__)
 #define KERNEL_OF_ITEMS(name, block, params, ...) KERNEL_BY(launch_items, name, block, params, __VA_ARGS__)

@@ -6,6 +6,7 @@ const PRELUDE: &str = include_str!("../hip/prelude.h");
 const AMD: &str = include_str!("../hip/amd.h");
 const NVIDIA: &str = include_str!("../hip/nvidia.h");
 const SIMULATOR: &str = include_str!("../hip/simulator.h");
+const WATCH: &str = include_str!("../hip/watch.h");
 const COMMON: &str = include_str!("../hip/common.h");
 const MATH: &str = include_str!("../hip/math.h");
 const TILES: &str = include_str!("../hip/tiles.h");
@@ -20,8 +21,10 @@ pub enum Source {
     Amd,
     /// NVRTC.
     Nvidia,
-    /// clang for this processor.
+    /// clang or g++ for this processor.
     Simulator,
+    /// clang for this processor, with every access held against the extents of its launch.
+    Watched,
 }
 
 /// The whole text of a file's kernels; `None` when there is no such file.
@@ -35,10 +38,11 @@ pub(crate) fn complete(text: &str, by: Source) -> String {
     let platform = match by {
         Source::Amd => AMD,
         Source::Nvidia => NVIDIA,
-        Source::Simulator => SIMULATOR,
+        Source::Simulator | Source::Watched => SIMULATOR,
     };
+    let watch = if by == Source::Watched { WATCH } else { "" };
     let own: String = text.lines().filter(|l| !l.starts_with("#include \"")).map(|l| format!("{l}\n")).collect();
-    [PRELUDE, platform, COMMON, MATH, TILES, PACKED, CODES, SIGNATURES, &own].map(without_guard).join("\n")
+    [PRELUDE, platform, watch, COMMON, MATH, TILES, PACKED, CODES, SIGNATURES, &own].map(without_guard).join("\n")
 }
 
 /// Each part is there once, and NVRTC warns of `#pragma once` in a main file.
@@ -53,7 +57,7 @@ mod tests {
     #[test]
     fn a_source_includes_nothing_of_ours() {
         for (file, _) in table::FILES {
-            for by in [Source::Amd, Source::Nvidia, Source::Simulator] {
+            for by in [Source::Amd, Source::Nvidia, Source::Simulator, Source::Watched] {
                 let text = source(file, by).unwrap();
                 assert!(!text.contains("#include \""), "{file}");
             }

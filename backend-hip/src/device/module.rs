@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "calls of a driver")]
 
 use super::table::{Functions, Handle};
-use super::{Device, DeviceError, DriverCall};
+use super::{Device, DeviceError, DriverCall, Extent};
 use std::ffi::{CString, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Module {
         // SAFETY: writes one handle; the name ends in a zero.
         let find = |f: &Functions| unsafe { (f.module_function)(&mut handle, self.handle, symbol.as_ptr()) };
         table.call(DriverCall::KernelFind, find)?;
-        Ok(Function { handle, _module: self.clone() })
+        Ok(Function { handle, name: name.into(), _module: self.clone() })
     }
 }
 
@@ -54,6 +54,7 @@ impl Drop for Module {
 #[derive(Clone)]
 pub(crate) struct Function {
     handle: Handle,
+    name: Arc<str>,
     _module: Arc<Module>,
 }
 
@@ -66,6 +67,10 @@ impl Function {
     pub(super) fn handle(&self) -> Handle {
         self.handle
     }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// What a launch passes: every parameter at an address aligned for it.
@@ -74,6 +79,8 @@ pub(crate) struct Parameters {
     words: Vec<u64>,
     /// First word of each.
     starts: Vec<usize>,
+    /// What the kernel may touch, in the order of its parameters.
+    extents: Vec<Extent>,
 }
 
 impl Parameters {
@@ -83,11 +90,21 @@ impl Parameters {
         self.words.push(bits);
     }
 
+    /// Adds the address of memory, of which the kernel may touch so many bytes.
+    pub(crate) fn push_memory(&mut self, address: u64, bytes: u64, write: bool) {
+        self.push(address);
+        self.extents.push(Extent::new(address, bytes, write));
+    }
+
     /// Adds a block of 32-bit words.
     pub(crate) fn push_words(&mut self, words: &[u32]) {
         self.starts.push(self.words.len());
         let pairs = words.chunks(2).map(|p| u64::from(p[0]) | u64::from(p.get(1).copied().unwrap_or(0)) << 32);
         self.words.extend(pairs);
+    }
+
+    pub(super) fn extents(&self) -> &[Extent] {
+        &self.extents
     }
 
     /// One address per parameter; valid while the parameters are.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "calls of a driver")]
 
 use super::table::{Functions, Handle};
+use super::watch::Told;
 use super::{Device, DeviceError, DriverCall, Function, Parameters};
 use std::ptr;
 
@@ -51,13 +52,20 @@ impl Queue {
     ) -> Result<(), DeviceError> {
         let mut pointers = parameters.pointers();
         let [x, y, z] = grid;
+        // Only the simulator is told, through a place that drivers have for something that is not used here.
+        let mut told = self.device.watch().map(|_| Told::new(parameters.extents()));
+        let extra = told.as_mut().map_or(ptr::null_mut(), |t| ptr::from_mut(t).cast());
         // SAFETY: the parameters are those of the manifest, from which the kernel's own were generated; the caller checked
         // that memory behind them is as large as the kernel's declared extents.
         let launch = |f: &Functions| unsafe {
             let (kernel, parameters) = (function.handle(), pointers.as_mut_ptr());
-            (f.launch)(kernel, x, y, z, block, 1, 1, 0, self.handle, parameters, ptr::null_mut())
+            (f.launch)(kernel, x, y, z, block, 1, 1, 0, self.handle, parameters, extra)
         };
-        self.device.table().call(DriverCall::Launch, launch)
+        self.device.table().call(DriverCall::Launch, launch)?;
+        if let (Some(watch), Some(told)) = (self.device.watch(), told) {
+            watch.note(function.name(), told.extents());
+        }
+        Ok(())
     }
 }
 

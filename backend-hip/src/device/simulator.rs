@@ -4,6 +4,7 @@
 
 use super::Faults;
 use super::table::{DeviceFunctions, ErrorText, Functions, Handle, Table};
+use super::watch::{Extent, Told};
 use libloading::Library;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -14,6 +15,8 @@ use std::sync::Mutex;
 /// What fresh memory holds: a value that is read before it is written is NaN.
 const POISON: u8 = 0xff;
 const ALIGN: usize = 256;
+/// Poison before and behind every allocation; nobody may touch it.
+const MARGIN: usize = 4096;
 
 const OUT_OF_MEMORY: i32 = 2;
 const NOT_FOUND: i32 = 500;
@@ -23,7 +26,18 @@ const FAULT: i32 = 9000;
 
 static ALLOCATED: Mutex<Option<HashMap<u64, usize>>> = Mutex::new(None);
 
-type Simulate = unsafe extern "C" fn(u32, u32, u32, u32, *mut *mut c_void) -> i32;
+type Simulate = unsafe extern "C" fn(u32, u32, u32, u32, *mut *mut c_void, *mut Watch) -> i32;
+
+/// What is watched in a launch, as in simulator.h.
+#[repr(C)]
+struct Watch {
+    extents: *mut Extent,
+    count: u64,
+    memory: *const [u64; 2],
+    ranges: u64,
+    /// From the first of them to the last.
+    all: [u64; 2],
+}
 
 /// The driver, with what goes wrong on purpose.
 pub(super) fn table(faults: Option<Faults>) -> Table {
@@ -82,29 +96,30 @@ unsafe extern "C" fn memory_info(free: *mut usize, all: *mut usize) -> i32 {
 }
 
 fn layout(len: usize) -> Option<Layout> {
-    Layout::from_size_align(len.max(1), ALIGN).ok()
+    Layout::from_size_align(len.checked_add(2 * MARGIN)?, ALIGN).ok()
 }
 
 /// Allocates poisoned memory; 0 when there is none.
 fn allocate(len: usize) -> u64 {
     let Some(layout) = layout(len) else { return 0 };
-    // SAFETY: the layout is of at least one byte.
+    // SAFETY: the layout is larger than nothing.
     let memory = unsafe { alloc(layout) };
     if memory.is_null() {
         return 0;
     }
     // SAFETY: it was just allocated with this size.
-    unsafe { ptr::write_bytes(memory, POISON, len) };
+    unsafe { ptr::write_bytes(memory, POISON, layout.size()) };
     let mut known = ALLOCATED.lock().unwrap_or_else(|e| e.into_inner());
-    known.get_or_insert_default().insert(memory as u64, len);
-    memory as u64
+    let at = memory as u64 + MARGIN as u64;
+    known.get_or_insert_default().insert(at, len);
+    at
 }
 
 fn release(at: u64) -> i32 {
     let known = ALLOCATED.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_default().remove(&at);
     let Some(layout) = known.and_then(layout) else { return INVALID };
     // SAFETY: `allocate` gave this address with this layout, and it was still known.
-    unsafe { dealloc(at as *mut u8, layout) };
+    unsafe { dealloc((at as usize - MARGIN) as *mut u8, layout) };
     0
 }
 
@@ -205,18 +220,36 @@ unsafe extern "C" fn launch(
     _lds: u32,
     _stream: Handle,
     parameters: *mut *mut c_void,
-    _extra: *mut *mut c_void,
+    told: *mut *mut c_void,
 ) -> i32 {
     if block_y != 1 || block_z != 1 {
         return INVALID;
     }
     // SAFETY: `module_function` gave it.
     let simulate: Simulate = unsafe { std::mem::transmute::<Handle, Simulate>(function) };
-    // SAFETY: the parameters are the kernel's, as the caller vouches for every driver.
-    match unsafe { simulate(grid_x, grid_y, grid_z, block_x, parameters) } {
+    // SAFETY: it is null, or what `Queue::launch` made for this driver.
+    let told = unsafe { told.cast::<Told>().as_mut() };
+    let memory = told.is_some().then(ranges).unwrap_or_default();
+    let mut watch = told.map(|t| Watch {
+        extents: t.extents_mut().as_mut_ptr(),
+        count: t.extents().len() as u64,
+        memory: memory.as_ptr(),
+        ranges: memory.len() as u64,
+        all: memory.iter().fold([u64::MAX, 0], |[low, high], [from, to]| [low.min(*from), high.max(*to)]),
+    });
+    let watch = watch.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: the parameters are the kernel's, as the caller vouches for every driver; what is watched outlives the call.
+    match unsafe { simulate(grid_x, grid_y, grid_z, block_x, parameters, watch) } {
         0 => 0,
         fault => FAULT + fault,
     }
+}
+
+/// Begin and end of every allocation, with its margins.
+fn ranges() -> Vec<[u64; 2]> {
+    let known = ALLOCATED.lock().unwrap_or_else(|e| e.into_inner());
+    let margin = MARGIN as u64;
+    known.iter().flatten().map(|(at, len)| [at - margin, at + *len as u64 + margin]).collect()
 }
 
 unsafe extern "C" fn error_text(code: i32) -> *const c_char {
@@ -228,6 +261,7 @@ unsafe extern "C" fn error_text(code: i32) -> *const c_char {
         9002 => c"a block takes more than 64 KiB of shared memory",
         9003 => c"a kernel that is said to have independent threads makes them meet",
         9004 => c"the upper half of a wave holds another matrix fragment than the lower",
+        9005 => c"a kernel touches memory of the device outside of the extents that it declares",
         _ => c"unknown",
     };
     text.as_ptr()

@@ -18,6 +18,7 @@ pub fn simulator(test: &str) -> Option<&'static Hip> {
     static ONE: OnceLock<Option<Hip>> = OnceLock::new();
     let found = ONE.get_or_init(|| match std::env::var("HIP_TEST_DEVICE") {
         Ok(name) => Some(gpu(&name)),
+        Err(_) if Compiler::watched().is_ok() => Some(on(Device::watched().expect("the simulator is always there"))),
         Err(_) => {
             Compiler::find(Platform::Simulator).ok()?;
             Some(on(Device::open(Platform::Simulator, 0).expect("the simulator is always there")))
