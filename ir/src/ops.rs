@@ -281,6 +281,7 @@ pub use moe::Gating;
 pub use moe_route::RouterScore;
 pub use pad::PadMode;
 pub use pool::PoolFn;
+pub use quantize_linear::granularity;
 pub use recurrent::Direction;
 pub use reduce::ReduceFn;
 pub use resize::{Coordinates, ResizeMode, Rounding};

@@ -76,8 +76,17 @@ const ADVICE: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "quantise the experts as com.microsoft's QMoE, which stays packed, or gather weights that are floats",
-        &["the weights that are gathered for each token are quantised"],
+        "quantise the experts to integers of 2, 4 or 8 bits with a scale per expert, per output, or per block of inputs, and dequantise them to \
+         the type of the rows that they meet; or use com.microsoft's QMoE",
+        &[
+            "codes and zero points of the quantised weights have different types",
+            "dequantised weights may be too large for the type of their product",
+            "only one of gate and linear part is quantised",
+            "scales or zero points of the quantised weights are not gathered with them, or are cut along the experts",
+            "the dequantised weights are rounded to another type than that of their product",
+            "the gathered weights are quantised to other codes than integers of 2, 4 or 8 bits",
+            "the inputs of quantised experts do not share scales in blocks of one size",
+        ],
     ),
     (
         "export the model with only its logits and caches as results (`output_attentions=False`)",

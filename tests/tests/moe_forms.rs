@@ -7,7 +7,7 @@ use backend_cpu::Cpu;
 use ir::graph::{Kind, Value};
 use ir::{DType, Datum, Graph, Tensor, eval, text};
 use passes::audit::Audit;
-use passes::{Driver, pipeline};
+use passes::{Driver, Stage, fuse_moe_gemm, pipeline};
 use plan::{GraphWeights, Weights};
 use runtime::Backend;
 use std::fmt::Write;
@@ -48,10 +48,13 @@ enum Form {
     Gathered,
     GatheredSwiglu,
     GatheredFlat,
+    GatheredPacked,
+    GatheredPackedFlat,
+    GatheredDequantised,
     Sorted,
 }
 
-const FORMS: [Form; 11] = [
+const FORMS: [Form; 14] = [
     Form::LoopIndexed,
     Form::LoopNd,
     Form::LoopEqual,
@@ -62,6 +65,9 @@ const FORMS: [Form; 11] = [
     Form::Gathered,
     Form::GatheredSwiglu,
     Form::GatheredFlat,
+    Form::GatheredPacked,
+    Form::GatheredPackedFlat,
+    Form::GatheredDequantised,
     Form::Sorted,
 ];
 
@@ -69,6 +75,19 @@ impl Form {
     /// Whether every token passes through every expert, so that an infinite row of one that was not chosen shows as NaN.
     fn is_dense(self) -> bool {
         matches!(self, Form::Masked | Form::MaskedColumns | Form::Dense | Form::DenseSwiglu)
+    }
+
+    /// Whether weights are codes with scales.
+    fn is_packed(self) -> bool {
+        matches!(self, Form::GatheredPacked | Form::GatheredPackedFlat | Form::GatheredDequantised)
+    }
+
+    /// The passes that recognise it. Small weights that are dequantised whole would be folded first.
+    fn stages(self) -> Vec<Stage> {
+        match self {
+            Form::GatheredDequantised => vec![Stage::Once(fuse_moe_gemm::PASS)],
+            _ => pipeline::standard(),
+        }
     }
 
     fn name(self) -> &'static str {
@@ -83,6 +102,9 @@ impl Form {
             Form::Gathered => "gathered",
             Form::GatheredSwiglu => "gathered_swiglu",
             Form::GatheredFlat => "gathered_flat",
+            Form::GatheredPacked => "gathered_packed",
+            Form::GatheredPackedFlat => "gathered_packed_flat",
+            Form::GatheredDequantised => "gathered_dequantised",
             Form::Sorted => "sorted",
         }
     }
@@ -308,7 +330,10 @@ impl Layer {
     fn gathered(&mut self, form: Form) {
         let Sizes { hidden, inner, experts, k } = self.s;
         if form == Form::GatheredFlat {
-            return self.gathered_flat();
+            return self.gathered_flat(|layer, w, n, k| {
+                layer.add(format!("%{w} = weight : f32[{experts}, {k}, {n}]"));
+                layer.add(format!("%w{w} = gather(%{w}, %flat) {{axis = 0}}"));
+            });
         }
         self.add(format!("%xc = reshape(%x) {{shape = [T, 1, {hidden}, 1]}}"));
         if form == Form::GatheredSwiglu {
@@ -356,9 +381,66 @@ impl Layer {
         self.add("%y = reduce(%m) {f = sum, axes = [1]}");
     }
 
+    /// Gate, linear part and second layer over weights that `weight` names `%wgt`, `%wup` and `%wdn`: `[.., n, k]` for each pair.
+    fn columns(&mut self, weight: impl Fn(&mut Layer, &str, usize, usize)) {
+        let Sizes { hidden, inner, k, .. } = self.s;
+        self.add(format!("%xc = reshape(%x) {{shape = [T, 1, {hidden}, 1]}}"));
+        for w in ["gt", "up"] {
+            weight(self, w, inner, hidden);
+            self.add(format!("%c{w} = matmul(%w{w}, %xc)"));
+        }
+        self.add("%act = gelu(%cgt)");
+        self.add("%h = mul(%act, %cup)");
+        weight(self, "dn", hidden, inner);
+        self.add("%oc = matmul(%wdn, %h)");
+        self.add(format!("%o = reshape(%oc) {{shape = [T, {k}, {hidden}]}}"));
+        self.add(format!("%wc = reshape(%weights) {{shape = [T, {k}, 1]}}"));
+        self.add("%m = mul(%o, %wc)");
+        self.add("%y = reduce(%m) {f = sum, axes = [1]}");
+    }
+
+    /// Weights as codes with scales, and zero points where their type has no sign. The scales of the second layer are `%dn`.
+    fn packed(&mut self, form: Form) {
+        let experts = self.s.experts;
+        let scales = |w: &str| if w == "dn" { "dn".to_string() } else { format!("{w}scales") };
+        match form {
+            // 4 bits without sign, in blocks.
+            Form::GatheredPacked => self.columns(|layer, w, n, k| {
+                let (s, blocks) = (scales(w), k / block(k));
+                layer.add(format!("%{w}codes = weight : u4[{experts}, {n}, {k}]"));
+                layer.add(format!("%{s} = weight : f32[{experts}, {n}, {blocks}]"));
+                layer.add(format!("%{w}zeros = weight : u4[{experts}, {n}, {blocks}]"));
+                layer.add(format!("%{w}c = gather(%{w}codes, %ids) {{axis = 0}}"));
+                layer.add(format!("%{w}s = gather(%{s}, %ids) {{axis = 0}}"));
+                layer.add(format!("%{w}z = gather(%{w}zeros, %ids) {{axis = 0}}"));
+                layer.add(format!(
+                    "%w{w} = dequantize_linear(%{w}c, %{w}s, %{w}z) {{axis = 3, block = {}, to = f32}}",
+                    block(k)
+                ));
+            }),
+            // 8 bits with a sign, `[k, n]`, one scale for an expert.
+            Form::GatheredPackedFlat => self.gathered_flat(|layer, w, n, k| {
+                let s = scales(w);
+                layer.add(format!("%{w}codes = weight : i8[{experts}, {k}, {n}]"));
+                layer.add(format!("%{s} = weight : f32[{experts}]"));
+                layer.add(format!("%{w}c = gather(%{w}codes, %flat) {{axis = 0}}"));
+                layer.add(format!("%{w}s = gather(%{s}, %flat) {{axis = 0}}"));
+                layer.add(format!("%w{w} = dequantize_linear(%{w}c, %{w}s) {{axis = 0, block = 0, to = f32}}"));
+            }),
+            // 4 bits with a sign, one scale for an output, dequantised before they are gathered.
+            _ => self.columns(|layer, w, n, k| {
+                let s = scales(w);
+                layer.add(format!("%{w}codes = weight : i4[{experts}, {n}, {k}]"));
+                layer.add(format!("%{s} = weight : f32[{experts}, {n}, 1]"));
+                layer.add(format!("%{w}d = dequantize_linear(%{w}codes, %{s}) {{axis = 2, block = {k}, to = f32}}"));
+                layer.add(format!("%w{w} = gather(%{w}d, %ids) {{axis = 0}}"));
+            }),
+        }
+    }
+
     /// Tokens of pairs from a range; rows of x gathered, and added back by token.
-    fn gathered_flat(&mut self) {
-        let Sizes { hidden, inner, experts, k } = self.s;
+    fn gathered_flat(&mut self, weight: impl Fn(&mut Layer, &str, usize, usize)) {
+        let Sizes { hidden, inner, k } = self.s;
         self.add(format!("%flat = reshape(%ids) {{shape = [{k}*T]}}"));
         self.add("%tokens = range() {start = 0, step = 1, length = T}");
         self.add("%tokenc = reshape(%tokens) {shape = [T, 1]}");
@@ -367,15 +449,13 @@ impl Layer {
         self.add("%rows = gather(%x, %token) {axis = 0}");
         self.add(format!("%xr = reshape(%rows) {{shape = [{k}*T, 1, {hidden}]}}"));
         for w in ["gt", "up"] {
-            self.add(format!("%{w} = weight : f32[{experts}, {hidden}, {inner}]"));
-            self.add(format!("%w{w} = gather(%{w}, %flat) {{axis = 0}}"));
+            weight(self, w, inner, hidden);
             self.add(format!("%c{w} = matmul(%xr, %w{w})"));
         }
         self.add("%act = silu(%cgt)");
         self.add("%h = mul(%act, %cup)");
-        self.add(format!("%dn = weight : f32[{experts}, {inner}, {hidden}]"));
-        self.add("%wd = gather(%dn, %flat) {axis = 0}");
-        self.add("%oc = matmul(%h, %wd)");
+        weight(self, "dn", hidden, inner);
+        self.add("%oc = matmul(%h, %wdn)");
         self.add(format!("%o = reshape(%oc) {{shape = [{k}*T, {hidden}]}}"));
         self.add(format!("%wc = reshape(%weights) {{shape = [{k}*T, 1]}}"));
         self.add("%m = mul(%o, %wc)");
@@ -445,10 +525,16 @@ fn layer_text(form: Form, router: Router, s: Sizes) -> String {
         Form::Dense => layer.dense(false),
         Form::DenseSwiglu => layer.dense(true),
         Form::Gathered | Form::GatheredSwiglu | Form::GatheredFlat => layer.gathered(form),
+        Form::GatheredPacked | Form::GatheredPackedFlat | Form::GatheredDequantised => layer.packed(form),
         Form::Sorted => layer.sorted(),
     }
     layer.add("return %y");
     layer.text + "}\n"
+}
+
+/// How many of `k` inputs share a scale.
+fn block(k: usize) -> usize {
+    (2..=16).rev().find(|n| k.is_multiple_of(*n) && k > *n).unwrap_or(k)
 }
 
 /// A small generator, so that a failure repeats.
@@ -469,10 +555,19 @@ fn graph(text: &str, random: &mut Random) -> Graph {
     let mut g = text::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
     for id in g.order() {
         if let Kind::Weight(None) = g.node(id).kind {
-            let dims = g.tensor_ty(Value::from(id)).unwrap().shape.as_const().unwrap();
-            let n = dims.iter().product();
-            let values: Vec<f64> = (0..n).map(|_| random.float()).collect();
-            g.attach(id, Tensor::from_f64(DType::F32, &dims, &values).unwrap()).unwrap();
+            let ty = g.tensor_ty(Value::from(id)).unwrap();
+            let (dtype, dims) = (ty.dtype, ty.shape.as_const().unwrap());
+            let codes = dtype.int_range().map(|(low, high)| (low as f64, (high - low + 1) as u64));
+            // Codes of experts are scaled to numbers below 1.
+            let scale =
+                text.contains("codes =") && (g.name(id.into()).ends_with("scales") || &**g.name(id.into()) == "dn");
+            let value = |_| match codes {
+                Some((low, count)) => low + (random.next() % count) as f64,
+                None if scale => (random.float() + 1.5) / 100.0,
+                None => random.float(),
+            };
+            let values: Vec<f64> = (0..dims.iter().product()).map(value).collect();
+            g.attach(id, Tensor::from_f64(dtype, &dims, &values).unwrap()).unwrap();
         }
     }
     g
@@ -509,9 +604,9 @@ fn compare(what: &str, got: &Datum, want: &Datum, dense: bool) {
     }
 }
 
-fn optimised(g: &Graph) -> Graph {
+fn optimised(form: Form, g: &Graph) -> Graph {
     let mut after = g.clone();
-    Driver::new(pipeline::standard()).run(&mut after).unwrap_or_else(|e| panic!("{e}\n{g}"));
+    Driver::new(form.stages()).run(&mut after).unwrap_or_else(|e| panic!("{e}\n{g}"));
     after
 }
 
@@ -521,7 +616,7 @@ fn count(g: &Graph, op: &str) -> usize {
 
 /// What `compile --verify` would say of experts of which one has an infinite weight: where it was not chosen, `0 * inf` is NaN
 /// before, if every token passes through every expert, and nothing after. Whether there was such a row.
-fn audited(before: &Graph, what: &str, x: Tensor) -> bool {
+fn audited(form: Form, before: &Graph, what: &str, x: Tensor) -> bool {
     let mut before = before.clone();
     for id in before.order() {
         let Some(tensor) = before.constant_of(id.into()).filter(|_| matches!(&**before.name(id.into()), "d0" | "dn"))
@@ -535,7 +630,7 @@ fn audited(before: &Graph, what: &str, x: Tensor) -> bool {
         before.replace(id.into(), new);
     }
     before.remove_dead();
-    let after = optimised(&before);
+    let after = optimised(form, &before);
     let inputs = vec![Datum::from(x)];
     let nans = |g: &Graph| {
         let y = eval::run(g, &inputs).unwrap()[0].as_tensor().unwrap().to_f64().unwrap();
@@ -552,12 +647,17 @@ fn check(form: Form, router: Router, s: Sizes, seed: u64) -> bool {
     let random = &mut Random(seed);
     let text = layer_text(form, router, s);
     let before = graph(&text, random);
-    let after = optimised(&before);
+    let after = optimised(form, &before);
     let known = usize::from(!matches!(router, Router::Unknown));
-    let lost = audited(&before, &what, rows(9, s.hidden, 0, random));
+    let lost = audited(form, &before, &what, rows(9, s.hidden, 0, random));
     assert!(!lost || form.is_dense(), "{what}: a NaN is gone");
-    let wanted = [("moe_route", known), ("top_k", 1 - known), ("expert_index", 1), ("moe_gemm", 2)];
-    for (op, n) in wanted {
+    let gemms = if form.is_packed() {
+        [("moe_gemm", 0), ("moe_gemm_nbits", 2)]
+    } else {
+        [("moe_gemm", 2), ("moe_gemm_nbits", 0)]
+    };
+    let wanted = [("moe_route", known), ("top_k", 1 - known), ("expert_index", 1), ("dequantize_linear", 0)];
+    for (op, n) in wanted.into_iter().chain(gemms) {
         assert_eq!(count(&after, op), n, "{op} in {what}\n{after}");
     }
     for op in ["nonzero", "one_hot", "scatter_nd", "scatter_elements", "gather", "gather_nd", "matmul", "slice_by"] {
@@ -615,7 +715,7 @@ fn goldens_show_each_form_before_and_after() {
     let s = Sizes { hidden: 64, inner: 48, experts: 2, k: 2 };
     for (form, router) in FORMS.into_iter().zip(ROUTERS.into_iter().cycle()) {
         let before = graph(&layer_text(form, router, s), &mut Random(1));
-        let found = format!("// before\n{before}\n// after\n{}", optimised(&before));
+        let found = format!("// before\n{before}\n// after\n{}", optimised(form, &before));
         let path = folder.join(format!("{}.ir", form.name()));
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&path, &found).unwrap();

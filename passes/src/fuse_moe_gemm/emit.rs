@@ -1,14 +1,15 @@
-//! Writes what was found as `moe_route`, `expert_index` and two `moe_gemm`.
+//! Writes what was found as `moe_route`, `expert_index` and two `moe_gemm`, or `moe_gemm_nbits` where weights are quantised.
 
-use super::expert::{Expert, Product, Weight};
+use super::expert::{self, Expert, Product, Weight};
 use super::gathered::Alone;
 use super::look::{dims, elements, interior, is_weight, product};
+use super::packed::pack;
 use super::router::{self, Router};
 use crate::edit::Edit;
 use crate::pass::{Context, Miss};
 use ir::dim::Truth;
 use ir::graph::{Graph, Value};
-use ir::ops::{Binary, Cast, ExpertIndex, Gating, MoeGemm, Reshape};
+use ir::ops::{Binary, Cast, ExpertIndex, Gating, MoeGemm, MoeGemmNBits, Reshape};
 use ir::scalar::BinaryFn;
 use ir::{Dim, Tensor};
 
@@ -75,19 +76,11 @@ pub(super) fn emit_alone(graph: &mut Graph, cx: &mut Context, root: Value, found
 
 fn build_alone(edit: &mut Edit<'_>, root: Value, found: &Alone) -> Result<Value, Miss> {
     let x = as_rows(edit, found.x, &found.product)?;
-    let table = weight(edit, &found.product.weight)?;
     let rows = edit.apply(ExpertIndex { experts: found.experts }, &[found.ids])?;
     let offsets = Value { node: rows.node, result: 1 };
-    let op = MoeGemm {
-        repeat: found.repeat,
-        kn: found.product.kn,
-        gating: Gating::None,
-        act: None,
-        alpha: None,
-        beta: None,
-        limit: None,
-    };
-    let y = edit.apply(op, &[x, rows, offsets, table])?;
+    let absent = edit.graph.absent();
+    let y =
+        apply_layer(edit, &MoeGemm { repeat: found.repeat, ..PLAIN }, [x, rows, offsets], &[&found.product], absent)?;
     let shape = dims(edit.graph, root).ok_or(Miss::Refused("the rank of the result is not known"))?.to_vec();
     as_shape(edit, y, shape)
 }
@@ -118,26 +111,11 @@ fn build(edit: &mut Edit<'_>, layer: &Layer, router: Option<Router>) -> Result<V
     edit.require(down.repeat == 1, "an expert's second layer reads rows that are not its own")?;
     let x = as_rows(edit, layer.x, up)?;
     let absent = edit.graph.absent();
-    let mut operands = vec![x, rows, offsets, weight(edit, &up.weight)?, bias(edit, up)?];
-    if let Some(linear) = linear {
-        edit.require(linear.kn == up.kn, "gate and linear part are stored in different orders")?;
-        operands.extend([weight(edit, &linear.weight)?, bias(edit, linear)?]);
-    }
-    trim(&mut operands, absent);
-    let first = MoeGemm {
-        repeat: layer.repeat,
-        kn: up.kn,
-        gating: *gating,
-        act: *act,
-        alpha: *alpha,
-        beta: *beta,
-        limit: *limit,
-    };
-    let hidden = edit.apply(first, &operands)?;
-    let second =
-        MoeGemm { repeat: 1, kn: down.kn, gating: Gating::None, act: None, alpha: None, beta: None, limit: None };
-    let (w, b) = (weight(edit, &down.weight)?, bias(edit, down)?);
-    let y = edit.apply(second, &[hidden, rows, offsets, w, b, absent, absent, weights])?;
+    let products: Vec<&Product> = [Some(up), linear.as_ref()].into_iter().flatten().collect();
+    let (gating, act) = (*gating, *act);
+    let first = MoeGemm { repeat: layer.repeat, kn: false, gating, act, alpha: *alpha, beta: *beta, limit: *limit };
+    let hidden = apply_layer(edit, &first, [x, rows, offsets], &products, absent)?;
+    let y = apply_layer(edit, &PLAIN, [hidden, rows, offsets], &[down], weights)?;
     let shape = dims(edit.graph, layer.root).ok_or(Miss::Refused("the rank of the result is not known"))?.to_vec();
     let y = as_shape(edit, y, shape)?;
     let y = match (edit.dtype(y), edit.dtype(layer.root)) {
@@ -145,6 +123,61 @@ fn build(edit: &mut Edit<'_>, layer: &Layer, router: Option<Router>) -> Result<V
         _ => y,
     };
     layer.plus.iter().try_fold(y, |y, other| edit.apply(Binary { f: BinaryFn::Add }, &[*other, y]))
+}
+
+/// A product of one weight.
+const PLAIN: MoeGemm =
+    MoeGemm { repeat: 1, kn: false, gating: Gating::None, act: None, alpha: None, beta: None, limit: None };
+
+/// One layer of the experts over rows of pairs: a product, or gate and linear part, and the weights of the pairs if they are summed.
+fn apply_layer(
+    edit: &mut Edit<'_>,
+    op: &MoeGemm,
+    rows: [Value; 3],
+    products: &[&Product],
+    weights: Value,
+) -> Result<Value, Miss> {
+    let quantised = |p: &&Product| matches!(p.weight, Weight::Quantised(_));
+    if products.iter().any(quantised) {
+        return apply_quantised(edit, op, rows, products, weights);
+    }
+    let absent = edit.graph.absent();
+    let kn = products[0].kn;
+    let mut operands = rows.to_vec();
+    for p in products {
+        edit.require(p.kn == kn, "gate and linear part are stored in different orders")?;
+        operands.extend([weight(edit, &p.weight)?, bias(edit, p)?]);
+    }
+    operands.resize(7, absent);
+    operands.push(weights);
+    trim(&mut operands, absent);
+    edit.apply(MoeGemm { kn, ..op.clone() }, &operands)
+}
+
+/// [`apply_layer`] over weights that stay packed.
+fn apply_quantised(
+    edit: &mut Edit<'_>,
+    op: &MoeGemm,
+    rows: [Value; 3],
+    products: &[&Product],
+    weights: Value,
+) -> Result<Value, Miss> {
+    let absent = edit.graph.absent();
+    let x = edit.dtype(rows[0]).ok_or(Miss::NoEffect)?;
+    let (mut operands, mut bits) = (rows.to_vec(), vec![]);
+    for p in products {
+        let Weight::Quantised(weight) = &p.weight else {
+            return Err(Miss::Refused("only one of gate and linear part is quantised"));
+        };
+        let packed = pack(edit, weight, p.kn, x)?;
+        bits.push(packed.bits);
+        operands.extend([packed.codes, packed.scales, packed.zeros, bias(edit, p)?]);
+    }
+    operands.resize(11, absent);
+    operands.push(weights);
+    trim(&mut operands, absent);
+    let MoeGemm { repeat, gating, act, alpha, beta, limit, .. } = op.clone();
+    edit.apply(MoeGemmNBits { bits, repeat, gating, act, alpha, beta, limit }, &operands)
 }
 
 pub(super) fn trim(operands: &mut Vec<Value>, absent: Value) {
@@ -178,13 +211,7 @@ pub(super) fn as_shape(edit: &mut Edit<'_>, v: Value, shape: Vec<Dim>) -> Result
 /// Rows of as many elements as the first layer takes.
 fn as_rows(edit: &mut Edit<'_>, x: Value, up: &Product) -> Result<Value, Miss> {
     let unknown = Miss::Refused("the number of inputs of an expert is not known");
-    let (w, at) = match &up.weight {
-        Weight::Table(w) | Weight::Entry(w, _) => (*w, 1),
-        Weight::Own(w) => (*w, 0),
-        Weight::Each(all) => (*all.first().ok_or(unknown)?, 0),
-    };
-    let matrix = &dims(edit.graph, w).ok_or(unknown)?[at..];
-    let k = if up.kn { &matrix[0] } else { &matrix[1] }.clone();
+    let k = expert::inputs(edit.graph, up).ok_or(unknown)?;
     if dims(edit.graph, x).is_some_and(|d| d.len() > 1 && d.last() == Some(&k)) {
         return Ok(x);
     }
@@ -213,7 +240,9 @@ fn weight(edit: &mut Edit<'_>, weight: &Weight) -> Result<Value, Miss> {
             let stacked = stack(&parts).ok_or(Miss::Refused("the weights of the experts have different types"))?;
             Ok(edit.constant(stacked))
         }
-        Weight::Entry(..) | Weight::Own(_) => Err(Miss::Refused("the weights of the experts are not in one place")),
+        Weight::Entry(..) | Weight::Own(_) | Weight::Quantised(_) => {
+            Err(Miss::Refused("the weights of the experts are not in one place"))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one expert computes for a row: `down(gate(up x))`, read off the nodes whatever space their rows live in.
 
 use super::look::{core, dims, is_integer, name, operand, scalar, size};
+use super::quantised::Quantised;
 use crate::pass::Miss;
 use ir::Dim;
 use ir::graph::{Graph, NodeId, Value};
@@ -34,6 +35,8 @@ pub(super) enum Weight {
     Own(Value),
     /// In one constant per expert.
     Each(Vec<Value>),
+    /// As codes in a table with one entry per expert, with scales.
+    Quantised(Box<Quantised>),
 }
 
 /// How the forms differ: what an expert's weights look like among the rows of an expert.
@@ -374,11 +377,24 @@ fn halves(gate: &Expr, linear: Option<&Expr>) -> Result<(Product, Option<Product
 
 /// How many outputs a product of this weight has, where that is a number.
 pub(super) fn outputs(graph: &Graph, p: &Product) -> Option<usize> {
+    let [a, b] = matrix(graph, p)?;
+    size(if p.kn { &b } else { &a })
+}
+
+/// How many inputs a product of this weight has.
+pub(super) fn inputs(graph: &Graph, p: &Product) -> Option<Dim> {
+    let [a, b] = matrix(graph, p)?;
+    Some(if p.kn { a } else { b })
+}
+
+/// The dimensions of an expert's weight, as it is stored.
+fn matrix(graph: &Graph, p: &Product) -> Option<[Dim; 2]> {
     let (v, skip) = match &p.weight {
         Weight::Table(t) | Weight::Entry(t, _) => (*t, 1),
         Weight::Own(w) => (*w, 0),
         Weight::Each(all) => (*all.first()?, 0),
+        Weight::Quantised(w) => return Some(w.matrix.map(|n| Dim::constant(n as i64))),
     };
-    let [a, b] = &dims(graph, v)?[skip..] else { return None };
-    size(if p.kn { b } else { a })
+    let [a, b] = dims(graph, v)?.get(skip..)? else { return None };
+    Some([a.clone(), b.clone()])
 }

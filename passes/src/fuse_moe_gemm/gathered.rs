@@ -6,6 +6,7 @@ use super::expert::{self, Product, Space, Weight};
 use super::look::{
     core, dims, elements, is_below, name, operand, peel, peel_clamps, repeated_rows, scalar, size, token_numbers,
 };
+use super::quantised;
 use crate::pass::Miss;
 use ir::Dim;
 use ir::dim::Truth;
@@ -18,38 +19,70 @@ use std::cell::Cell;
 pub(super) struct Gathered {
     pub ids: Cell<Option<Value>>,
     pub experts: Cell<Option<usize>>,
+    /// Why a quantised weight among them cannot be taken.
+    refused: Cell<Option<Miss>>,
+}
+
+/// What was gathered, and how.
+pub(super) struct Lookup {
+    pub table: Value,
+    pub experts: usize,
+    ids: Value,
 }
 
 impl Gathered {
-    /// The table that a value was gathered from, by the ids of the layer.
+    /// The table of so many dimensions that a value was gathered from, by the ids of the layer.
     fn table(&self, graph: &Graph, v: Value, rank: usize) -> Option<Value> {
-        let (CoreOp::Gather(_) | CoreOp::GatherNd(_)) = core(graph, v)? else { return None };
-        let (table, index) = (operand(graph, v, 0), operand(graph, v, 1));
-        let fits = match core(graph, v)? {
-            CoreOp::Gather(op) => op.axis == 0 || op.axis == -(rank as i64),
-            CoreOp::GatherNd(op) => op.batch_dims == 0 && dims(graph, index)?.last()?.as_const() == Some(1),
-            _ => false,
-        };
-        let shape = dims(graph, table)?;
-        if !fits || shape.len() != rank {
-            return None;
-        }
-        let experts = size(&shape[0])?;
-        let inside = peel_clamps(graph, index, experts);
-        let ids = if is_below(graph, inside, experts) { inside } else { peel(graph, index, &["reshape"]) };
-        let fits = self.ids.get().is_none_or(|known| known == ids) && self.experts.get().is_none_or(|n| n == experts);
-        fits.then(|| {
-            self.ids.set(Some(ids));
-            self.experts.set(Some(experts));
-            table
-        })
+        let found = lookup(graph, v)?;
+        let fits = dims(graph, found.table)?.len() == rank;
+        (fits && self.takes(&found)).then_some(found.table)
     }
+
+    /// Whether it was gathered by the ids of the layer, which the first one says.
+    pub(super) fn takes(&self, found: &Lookup) -> bool {
+        let ids = self.ids.get().is_none_or(|known| known == found.ids);
+        let fits = ids && self.experts.get().is_none_or(|n| n == found.experts);
+        if fits {
+            self.ids.set(Some(found.ids));
+            self.experts.set(Some(found.experts));
+        }
+        fits
+    }
+
+    /// `miss`, unless a quantised weight is the cause.
+    fn cause(&self, miss: Miss) -> Miss {
+        self.refused.get().unwrap_or(miss)
+    }
+}
+
+/// The table that a value was gathered from along its first dimension.
+pub(super) fn lookup(graph: &Graph, v: Value) -> Option<Lookup> {
+    let (CoreOp::Gather(_) | CoreOp::GatherNd(_)) = core(graph, v)? else { return None };
+    let (table, index) = (operand(graph, v, 0), operand(graph, v, 1));
+    let shape = dims(graph, table)?;
+    let fits = match core(graph, v)? {
+        CoreOp::Gather(op) => op.axis == 0 || op.axis == -(shape.len() as i64),
+        CoreOp::GatherNd(op) => op.batch_dims == 0 && dims(graph, index)?.last()?.as_const() == Some(1),
+        _ => false,
+    };
+    let experts = size(shape.first().filter(|_| fits)?)?;
+    let inside = peel_clamps(graph, index, experts);
+    let ids = if is_below(graph, inside, experts) { inside } else { peel(graph, index, &["reshape"]) };
+    Some(Lookup { table, experts, ids })
 }
 
 impl Space for Gathered {
     fn weight(&self, graph: &Graph, v: Value) -> Option<(Weight, bool)> {
         let (mut at, mut straight) = (v, true);
         loop {
+            match quantised::read(graph, at, self) {
+                Some(Ok(found)) => return Some((Weight::Quantised(Box::new(found)), straight)),
+                Some(Err(miss)) => {
+                    self.refused.set(Some(miss));
+                    return None;
+                }
+                None => {}
+            }
             let shape = dims(graph, at)?;
             let from = dims(graph, graph.operands(at.node).first().copied()?)?;
             match core(graph, at)? {
@@ -142,7 +175,7 @@ pub(super) fn layer(
     space: &Gathered,
     (k, width): (&Dim, &Dim),
 ) -> Result<Layer, Miss> {
-    let expert = expert::expert(graph, down, space)?;
+    let expert = expert::expert(graph, down, space).map_err(|miss| space.cause(miss))?;
     let ids = space.ids.get().ok_or(Miss::NoEffect)?;
     let pairs = elements(graph, ids).ok_or(Miss::Refused("the number of pairs is not known"))?;
     let one_each = elements(graph, weights).is_some_and(|n| n.same(&pairs) == Truth::Yes);
@@ -166,11 +199,9 @@ pub(super) fn layer(
 
 /// The rows that a first product reads, and how many pairs share each.
 fn rows(graph: &Graph, p: &Product) -> Result<(Value, i64), Miss> {
-    let Weight::Table(table) = p.weight else { return Err(Miss::NoEffect) };
-    let shape = dims(graph, table).ok_or(Miss::NoEffect)?;
-    let k = if p.kn { &shape[1] } else { &shape[2] };
+    let k = expert::inputs(graph, p).ok_or(Miss::NoEffect)?;
     let unknown = Miss::Refused("it is not clear which row of x an expert reads");
-    let (x, repeat) = repeated_rows(graph, p.x, k).ok_or(unknown)?;
+    let (x, repeat) = repeated_rows(graph, p.x, &k).ok_or(unknown)?;
     Ok((x, repeat * p.repeat))
 }
 
@@ -187,9 +218,7 @@ pub(super) struct Alone {
 pub(super) fn find_alone(graph: &Graph, root: Value) -> Result<Alone, Miss> {
     let space = Gathered::default();
     let Some(product) = expert::product(graph, root, &space) else {
-        let quantised = graph.operands(root.node).iter().any(|v| is_quantised(graph, *v));
-        let why = Miss::Refused("the weights that are gathered for each token are quantised");
-        return Err(if quantised { why } else { Miss::NoEffect });
+        return Err(space.cause(Miss::NoEffect));
     };
     let shape = dims(graph, root).ok_or(Miss::NoEffect)?;
     let rows_each = &shape[shape.len() - 2..];
@@ -199,15 +228,4 @@ pub(super) fn find_alone(graph: &Graph, root: Value) -> Result<Alone, Miss> {
     let (x, repeat) = rows(graph, &product)?;
     let ids = space.ids.get().ok_or(Miss::NoEffect)?;
     Ok(Alone { product, x, repeat, ids, experts: space.experts.get().unwrap_or(0) as i64 })
-}
-
-/// Whether a value is what was gathered of a quantised weight, by ids that are data.
-fn is_quantised(graph: &Graph, v: Value) -> bool {
-    let v = peel(graph, v, &["transpose", "reshape", "cast"]);
-    let gathered = |v: Value| {
-        let v = peel(graph, v, &["reshape", "cast"]);
-        matches!(name(graph, v), "gather" | "gather_nd")
-            && graph.constant_of(operand(graph, v, 0)).is_some_and(|w| w.dtype().is_int() && w.rank() > 2)
-    };
-    name(graph, v) == "dequantize_linear" && gathered(operand(graph, v, 0))
 }

@@ -201,7 +201,7 @@ pub(super) fn find(graph: &Graph, root: Value) -> Result<Layer, Miss> {
     let experts = match &expert.up.weight {
         Weight::Each(all) => all.len(),
         Weight::Table(v) => dims(graph, *v).and_then(|d| size(&d[0])).unwrap_or(0),
-        Weight::Entry(..) | Weight::Own(_) => 0,
+        Weight::Entry(..) | Weight::Own(_) | Weight::Quantised(_) => 0,
     };
     let per_token = dims(graph, space.ids).and_then(|d| d.last().cloned()) == Some(Dim::constant(k));
     let one_each = elements(graph, space.ids).zip(elements(graph, weights));
