@@ -7,7 +7,7 @@ use backend_cpu::Cpu;
 use ir::graph::{Kind, Value};
 use ir::{DType, Datum, Graph, Tensor, eval, text};
 use passes::audit::Audit;
-use passes::{Driver, Stage, fuse_moe_gemm, pipeline};
+use passes::{Driver, Stage, canonicalize, fuse_moe_gemm, pipeline};
 use plan::{GraphWeights, Weights};
 use runtime::Backend;
 use std::fmt::Write;
@@ -48,10 +48,10 @@ enum Form {
     Gathered,
     GatheredSwiglu,
     GatheredFlat,
+    Sorted,
     GatheredPacked,
     GatheredPackedFlat,
     GatheredDequantised,
-    Sorted,
 }
 
 const FORMS: [Form; 14] = [
@@ -65,10 +65,10 @@ const FORMS: [Form; 14] = [
     Form::Gathered,
     Form::GatheredSwiglu,
     Form::GatheredFlat,
+    Form::Sorted,
     Form::GatheredPacked,
     Form::GatheredPackedFlat,
     Form::GatheredDequantised,
-    Form::Sorted,
 ];
 
 impl Form {
@@ -85,7 +85,7 @@ impl Form {
     /// The passes that recognise it. Small weights that are dequantised whole would be folded first.
     fn stages(self) -> Vec<Stage> {
         match self {
-            Form::GatheredDequantised => vec![Stage::Once(fuse_moe_gemm::PASS)],
+            Form::GatheredDequantised => [canonicalize::PASS, fuse_moe_gemm::PASS].map(Stage::Once).to_vec(),
             _ => pipeline::standard(),
         }
     }
@@ -102,10 +102,10 @@ impl Form {
             Form::Gathered => "gathered",
             Form::GatheredSwiglu => "gathered_swiglu",
             Form::GatheredFlat => "gathered_flat",
+            Form::Sorted => "sorted",
             Form::GatheredPacked => "gathered_packed",
             Form::GatheredPackedFlat => "gathered_packed_flat",
             Form::GatheredDequantised => "gathered_dequantised",
-            Form::Sorted => "sorted",
         }
     }
 }
@@ -440,7 +440,7 @@ impl Layer {
 
     /// Tokens of pairs from a range; rows of x gathered, and added back by token.
     fn gathered_flat(&mut self, weight: impl Fn(&mut Layer, &str, usize, usize)) {
-        let Sizes { hidden, inner, k } = self.s;
+        let Sizes { hidden, inner, k, .. } = self.s;
         self.add(format!("%flat = reshape(%ids) {{shape = [{k}*T]}}"));
         self.add("%tokens = range() {start = 0, step = 1, length = T}");
         self.add("%tokenc = reshape(%tokens) {shape = [T, 1]}");
@@ -706,6 +706,100 @@ fn sizes_that_fill_no_panel_and_routers_that_choose_all_or_one() {
             check(form, router, s, 1000 + i as u64);
         }
     }
+}
+
+/// A product with gathered weights of any quantisation: codes of a type, in either order, with scales of any shape. Whether the pass
+/// must take it.
+fn random_product(random: &mut Random) -> (String, usize, bool) {
+    let mut pick = |n: usize| random.next() as usize % n;
+    let (experts, n, k) = (1 + pick(5), 1 + pick(9), 1 + pick(40));
+    let (dtype, zeros, whole, kn) =
+        (["i8", "u8", "i4", "u4", "i2", "u2"][pick(6)], pick(2) == 0, pick(2) == 0, pick(2) == 0);
+    let (a, b) = if kn { (k, n) } else { (n, k) };
+    let block = 1 + pick(k.max(n) + 2);
+    // Dimension of the matrix along which scales are cut, for each pair.
+    let (inputs, outputs) = if kn { (1, 2) } else { (2, 1) };
+    let divided = |n: usize| n.div_ceil(block);
+    // The dimensions of the scales, the axis, the block, and whether experts share them.
+    let (dims, axis, block, shared, shares) = match pick(6) {
+        0 => (String::new(), 0, 0, true, k),
+        1 => (experts.to_string(), 0, 0, false, k),
+        2 => (n.to_string(), outputs, 0, true, k),
+        3 => (k.to_string(), inputs, 0, true, 1),
+        4 if kn => (format!("{experts}, {}, {n}", divided(k)), inputs, block, false, block),
+        4 => (format!("{experts}, {n}, {}", divided(k)), inputs, block, false, block),
+        _ if kn => (
+            format!("{experts}, {k}, {}", divided(n)),
+            outputs,
+            block,
+            false,
+            if divided(n) == 1 && k == 1 { k } else { 1 },
+        ),
+        _ => (format!("{experts}, {}, {k}", divided(n)), outputs, block, false, 1),
+    };
+    let common =
+        |a: usize, b: usize| (1..=a.min(b)).rev().find(|d| a.is_multiple_of(*d) && b.is_multiple_of(*d)).unwrap_or(1);
+    let known = k == 1 || shares >= k || common(shares, k) > 1;
+    let mut text =
+        format!("graph @g(%x: f32[T, 1, {k}], %ids: i64[T]) {{\n %c = weight : {dtype}[{experts}, {a}, {b}]\n");
+    let _ = writeln!(text, " %scales = weight : f32[{dims}]");
+    if zeros {
+        let _ = writeln!(text, " %z = weight : {dtype}[{dims}]");
+    }
+    let attrs = format!("{{axis = {axis}, block = {block}, to = f32}}");
+    if whole {
+        let _ = writeln!(text, " %d = dequantize_linear(%c, %scales{}) {attrs}", if zeros { ", %z" } else { "" });
+        text += " %w = gather(%d, %ids) {axis = 0}\n";
+    } else {
+        let mut operands = vec!["%gc".to_string()];
+        text += " %gc = gather(%c, %ids) {axis = 0}\n";
+        for name in [Some("scales"), zeros.then_some("z")].into_iter().flatten() {
+            if shared {
+                operands.push(format!("%{name}"));
+                continue;
+            }
+            let _ = writeln!(text, " %g{name} = gather(%{name}, %ids) {{axis = 0}}");
+            operands.push(format!("%g{name}"));
+        }
+        let _ = writeln!(text, " %w = dequantize_linear({}) {attrs}", operands.join(", "));
+    }
+    let turned = if kn { "w" } else { "t" };
+    if !kn {
+        text += " %t = transpose(%w) {perm = [0, 2, 1]}\n";
+    }
+    let _ = writeln!(text, " %y = matmul(%x, %{turned})\n return %y\n}}");
+    (text, experts, known)
+}
+
+#[test]
+fn products_with_gathered_codes_compute_the_same_whatever_their_quantisation() {
+    let random = &mut Random(7);
+    let (mut taken, mut kept) = (0, 0);
+    for number in 0..600 {
+        let (text, experts, known) = random_product(random);
+        let before = graph(&text, random);
+        let k = before.tensor_ty(before.inputs[0].into()).unwrap().dims().unwrap()[2].as_const().unwrap() as usize;
+        let mut after = before.clone();
+        Driver::new(vec![Stage::Once(fuse_moe_gemm::PASS)]).run(&mut after).unwrap_or_else(|e| panic!("{e}\n{before}"));
+        let packed = count(&after, "moe_gemm_nbits");
+        assert_eq!(packed, usize::from(known), "{number}: {text}\n{after}");
+        if !known {
+            assert_eq!(after.to_string(), before.to_string(), "{number}");
+            kept += 1;
+            continue;
+        }
+        taken += 1;
+        assert_eq!(count(&after, "dequantize_linear") + count(&after, "gather"), 0, "{number}: {after}");
+        for (tokens, fill) in [(5, 0), (1, 2), (3, 4), (0, 0)] {
+            let ids: Vec<i64> = (0..tokens).map(|_| (random.next() as usize % experts) as i64).collect();
+            let x = rows(tokens, k, fill, random).reshaped(&[tokens, 1, k]).unwrap();
+            let inputs = [Datum::from(x), Datum::from(Tensor::vector_i64(&ids))];
+            let want = eval::run(&before, &inputs).unwrap_or_else(|e| panic!("{number}: {e}\n{text}"));
+            let found = eval::run(&after, &inputs).unwrap_or_else(|e| panic!("{number}: {e}\n{after}"));
+            compare(&format!("{number}: {text}"), &found[0], &want[0], false);
+        }
+    }
+    assert!(taken > 200 && kept > 100, "{taken} were taken and {kept} were kept");
 }
 
 /// Each form before and after, for the eye; `cargo xtask bless` rewrites them.
