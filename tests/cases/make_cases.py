@@ -987,6 +987,132 @@ def einsum():
              [floats(r, *(size[letter] for letter in term)) for term in terms], equation=equation)
 
 
+@group
+def gathered_experts():
+    """Mixtures of experts whose quantised weights are gathered for each token: what fuse-moe-gemm makes `moe_gemm_nbits` of."""
+    experts, h, inner, k = 4, 32, 48, 2
+    int4 = {"int4": (TensorProto.INT4, -8, 8), "uint4": (TensorProto.UINT4, 0, 16)}
+    int8 = {"int8": (TensorProto.INT8, -128, 128), "uint8": (TensorProto.UINT8, 0, 256)}
+    types = int4 | int8
+
+    class Layer:
+        """Nodes and constants of a model."""
+
+        def __init__(self, name):
+            self.r, self.nodes, self.constants, self.domains = rng(name), [], [], {"": 21}
+
+        def constant(self, value, element=None):
+            name = f"c{len(self.constants)}"
+            value = np.asarray(value)
+            if element is None:
+                self.constants.append(tensor(value, name))
+            else:
+                self.constants.append(helper.make_tensor(name, element, value.shape, value.flatten().tolist()))
+            return name
+
+        def apply(self, op, *operands, results=1, **attributes):
+            names = [f"v{len(self.nodes)}_{i}" for i in range(results)]
+            self.nodes.append(helper.make_node(op, operands, names, name=f"n{len(self.nodes)}", **attributes))
+            self.domains |= {attributes["domain"]: 1} if "domain" in attributes else {}
+            return names[0] if results == 1 else names
+
+        def codes(self, word, dims):
+            element, low, high = types[word]
+            values = self.r.integers(low, high, dims)
+            return self.constant(values, element) if word in int4 else self.constant(values.astype(word))
+
+        def scales(self, *dims, dtype=np.float32):
+            return self.constant((np.abs(self.r.standard_normal(dims)) * 0.02 + 0.01).astype(dtype))
+
+    def gathered(layer, word, dims, scale_dims, zeros, ids, **attributes):
+        """Gathered, then dequantised."""
+        operands = [layer.codes(word, dims), layer.scales(*scale_dims)] + ([layer.codes(word, scale_dims)] if zeros else [])
+        return layer.apply("DequantizeLinear", *[layer.apply("Gather", o, ids, axis=0) for o in operands], **attributes)
+
+    def whole(layer, word, dims, scale_dims, zeros, ids, **attributes):
+        """Dequantised, then gathered."""
+        operands = [layer.codes(word, dims), layer.scales(*scale_dims)] + ([layer.codes(word, scale_dims)] if zeros else [])
+        return layer.apply("Gather", layer.apply("DequantizeLinear", *operands, **attributes), ids, axis=0)
+
+    def packed_rows(layer, bits, n, width, zeros, ids):
+        """com.microsoft's gathering of packed rows, four or two codes to a byte."""
+        operands = [layer.constant(packed(layer.r.integers(0, 1 << bits, (experts, n, width)), bits)), ids,
+                    layer.scales(experts, n, width // 16)]
+        if zeros:
+            operands.append(layer.constant(packed(layer.r.integers(0, 1 << bits, (experts, n, width // 16)), bits)))
+        return layer.apply("GatherBlockQuantized", *operands, domain=MS, bits=bits, block_size=16, gather_axis=0, quantize_axis=2)
+
+    def build_model(layer, name, weight, activation, flat):
+        logits = layer.apply("MatMul", "x", layer.constant(floats(layer.r, h, experts)))
+        scores = layer.apply("Softmax", logits, axis=-1)
+        values, ids = layer.apply("TopK", scores, layer.constant([k]), results=2, axis=-1)
+        share = layer.apply("Div", values, layer.apply("ReduceSum", values, layer.constant([-1]), keepdims=1))
+        at = layer.apply("Reshape", ids, layer.constant([-1])) if flat else ids
+
+        def product(x, n, width):
+            """`[T, k, n]` of columns `[T, 1 or k, width, 1]`."""
+            w = weight(layer, n, width, at)
+            if flat:
+                w = layer.apply("Reshape", w, layer.constant([-1, k, n, width]))
+            return layer.apply("MatMul", w, x)
+
+        x = layer.apply("Reshape", "x", layer.constant([-1, 1, h, 1]))
+        gate, up = product(x, inner, h), product(x, inner, h)
+        act = layer.apply("Mul", gate, layer.apply("Sigmoid", gate)) if activation == "silu" else layer.apply("Relu", gate)
+        down = product(layer.apply("Mul", act, up), h, inner)
+        rows = layer.apply("Reshape", down, layer.constant([-1, k, h]))
+        weighted = layer.apply("Mul", rows, layer.apply("Unsqueeze", share, layer.constant([2])))
+        layer.nodes.append(helper.make_node("ReduceSum", [weighted, layer.constant([1])], ["y"], name="sum", keepdims=0))
+        info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["T", h]) for n in ("x", "y")]
+        graph = helper.make_graph(layer.nodes, name, info[:1], info[1:], layer.constants)
+        imports = [helper.make_opsetid(d, v) for d, v in layer.domains.items()]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+        return model.SerializeToString(deterministic=True)
+
+    def write(name, weight, like=None, activation="silu", flat=False, tokens=(6, 1, 4)):
+        """`weight(layer, n, width, ids)` gives matrices `[.., n, width]` of the pairs; ONNX Runtime runs those of `like`."""
+        if ONLY not in name:
+            return
+        layer = Layer(name)
+        data = build_model(layer, name, weight, activation, flat)
+        answers = build_model(Layer(name), name, like, activation, flat) if like else data
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        session = ort.InferenceSession(answers, options, providers=["CPUExecutionProvider"])
+        folder = HERE / name
+        shutil.rmtree(folder, ignore_errors=True)
+        for number, count in enumerate(tokens):
+            # The last rows are equal: some experts have no token.
+            x = floats(layer.r, count, h) if number < 2 else np.repeat(floats(layer.r, 1, h), count, axis=0)
+            (folder / f"test_data_set_{number}").mkdir(parents=True)
+            for word, value in [("input", x), ("output", session.run(None, {"x": x})[0])]:
+                file = folder / f"test_data_set_{number}" / f"{word}_0.pb"
+                file.write_bytes(tensor(value).SerializeToString(deterministic=True))
+        (folder / "model.onnx").write_bytes(data)
+
+    def blocks(find, word):
+        return lambda layer, n, width, ids: find(
+            layer, word, (experts, n, width), (experts, n, width // 16), True, ids, axis=-1, block_size=16)
+
+    def rows(find, word):
+        return lambda layer, n, width, ids: find(
+            layer, word, (experts, n, width), (experts, n, 1), False, ids, axis=-1, block_size=width)
+
+    for word in types:
+        # ONNX Runtime does not gather 4-bit integers.
+        like = whole if word in int4 else None
+        write(f"experts_gathered_{word}_blocks", blocks(gathered, word), like and blocks(like, word))
+        write(f"experts_gathered_{word}_rows", rows(gathered, word), like and rows(like, word), activation="relu")
+        write(f"experts_whole_{word}_blocks", blocks(whole, word))
+        write(f"experts_whole_{word}_rows", rows(whole, word), activation="relu")
+    for word in int8:
+        write(f"experts_flat_{word}", lambda layer, n, width, ids: layer.apply("Transpose", gathered(
+            layer, word, (experts, width, n), (experts,), False, ids, axis=0), perm=[0, 2, 1]), flat=True)
+    for bits in (4, 8):
+        write(f"experts_packed_{bits}bits", lambda layer, n, width, ids: packed_rows(layer, bits, n, width, False, ids))
+        write(f"experts_packed_{bits}bits_zeros", lambda layer, n, width, ids: packed_rows(layer, bits, n, width, True, ids))
+
+
 def main():
     for write in CASES.values():
         write()

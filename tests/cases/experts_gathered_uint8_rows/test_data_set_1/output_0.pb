@@ -1,0 +1,1 @@
+ J€²2…F+¨FC#ÒF4]ŒFT“<FäkFSçFëìFüpFôÒF-pF<9ŒFÖ4F©j,F¶hF8ÅFîûJF„ÿFJz®FÑUF[FêÔ±FÍ(FŠŽºFŠ;ÆF¡!RFöhSFÑÛ…F¢'KFš¡µFDW¯FèÜ?F

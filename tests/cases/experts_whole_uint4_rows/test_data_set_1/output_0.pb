@@ -1,0 +1,1 @@
+ J€¾.BôìñAÒÑBÎòA\ì¸AmBæ‰žAÃÏAV…ÓAÒ\A‘•B2'LAê”¾Aš7AÒ”úAF¾Að”ÃA léA£¢BÖmˆA„ÒÞAæ˜1ARò’A½šeAYR„AJ(çARwB4CfAõ€¼A·wA$“Bl-•A
