@@ -1021,23 +1021,24 @@ def gathered_experts():
             values = self.r.integers(low, high, dims)
             return self.constant(values, element) if word in int4 else self.constant(values.astype(word))
 
-        def scales(self, *dims, dtype=np.float32):
-            return self.constant((np.abs(self.r.standard_normal(dims)) * 0.02 + 0.01).astype(dtype))
+        def scales(self, bits, *dims):
+            """Of weights up to about 0.5."""
+            return self.constant(((np.abs(self.r.standard_normal(dims)) + 0.5) * 0.4 / 2**bits).astype(np.float32))
 
     def gathered(layer, word, dims, scale_dims, zeros, ids, **attributes):
         """Gathered, then dequantised."""
-        operands = [layer.codes(word, dims), layer.scales(*scale_dims)] + ([layer.codes(word, scale_dims)] if zeros else [])
+        operands = [layer.codes(word, dims), layer.scales(4 if word in int4 else 8, *scale_dims)] + ([layer.codes(word, scale_dims)] if zeros else [])
         return layer.apply("DequantizeLinear", *[layer.apply("Gather", o, ids, axis=0) for o in operands], **attributes)
 
     def whole(layer, word, dims, scale_dims, zeros, ids, **attributes):
         """Dequantised, then gathered."""
-        operands = [layer.codes(word, dims), layer.scales(*scale_dims)] + ([layer.codes(word, scale_dims)] if zeros else [])
+        operands = [layer.codes(word, dims), layer.scales(4 if word in int4 else 8, *scale_dims)] + ([layer.codes(word, scale_dims)] if zeros else [])
         return layer.apply("Gather", layer.apply("DequantizeLinear", *operands, **attributes), ids, axis=0)
 
     def packed_rows(layer, bits, n, width, zeros, ids):
         """com.microsoft's gathering of packed rows, four or two codes to a byte."""
         operands = [layer.constant(packed(layer.r.integers(0, 1 << bits, (experts, n, width)), bits)), ids,
-                    layer.scales(experts, n, width // 16)]
+                    layer.scales(bits, experts, n, width // 16)]
         if zeros:
             operands.append(layer.constant(packed(layer.r.integers(0, 1 << bits, (experts, n, width // 16)), bits)))
         return layer.apply("GatherBlockQuantized", *operands, domain=MS, bits=bits, block_size=16, gather_axis=0, quantize_axis=2)

@@ -1,5 +1,1 @@
- J€”§+Gù¿BGû'-G¶<G’GÉv2G.îGq)G®îGÔbQG)¥ÍF
-G%Ã'G<µ+GÓS5G«GÂÇ6Gb?GîG)GG‹3G˜&GÓ0GFGéJ6G_ÄGjõG8~þFnðFB“Gÿ GŸÑXG”§+Gù¿BGû'-G¶<G’GÉv2G.îGq)G®îGÔbQG)¥ÍF
-G%Ã'G<µ+GÓS5G«GÂÇ6Gb?GîG)GG‹3G˜&GÓ0GFGéJ6G_ÄGjõG8~þFnðFB“Gÿ GŸÑXG”§+Gù¿BGû'-G¶<G’GÉv2G.îGq)G®îGÔbQG)¥ÍF
-G%Ã'G<µ+GÓS5G«GÂÇ6Gb?GîG)GG‹3G˜&GÓ0GFGéJ6G_ÄGjõG8~þFnðFB“Gÿ GŸÑXG”§+Gù¿BGû'-G¶<G’GÉv2G.îGq)G®îGÔbQG)¥ÍF
-G%Ã'G<µ+GÓS5G«GÂÇ6Gb?GîG)GG‹3G˜&GÓ0GFGéJ6G_ÄGjõG8~þFnðFB“Gÿ GŸÑXG
+ J€Á‡œAþ¹±A¼ÜœAûR‡AÐh€A©ó¡AœA¹bAš(zAc¾A!6AÐŽqA,J™A,Ý˜A4i¥Aáš‰Aä¢Aó÷­A¬ïŠAœS†AË	£A-}”AñŸ{AÚx‹Ao¤Aö§AÓëŒA(lcA¦STA¸AÏ`“A-ÖÆAÁ‡œAþ¹±A¼ÜœAûR‡AÐh€A©ó¡AœA¹bAš(zAc¾A!6AÐŽqA,J™A,Ý˜A4i¥Aáš‰Aä¢Aó÷­A¬ïŠAœS†AË	£A-}”AñŸ{AÚx‹Ao¤Aö§AÓëŒA(lcA¦STA¸AÏ`“A-ÖÆAÁ‡œAþ¹±A¼ÜœAûR‡AÐh€A©ó¡AœA¹bAš(zAc¾A!6AÐŽqA,J™A,Ý˜A4i¥Aáš‰Aä¢Aó÷­A¬ïŠAœS†AË	£A-}”AñŸ{AÚx‹Ao¤Aö§AÓëŒA(lcA¦STA¸AÏ`“A-ÖÆAÁ‡œAþ¹±A¼ÜœAûR‡AÐh€A©ó¡AœA¹bAš(zAc¾A!6AÐŽqA,J™A,Ý˜A4i¥Aáš‰Aä¢Aó÷­A¬ïŠAœS†AË	£A-}”AñŸ{AÚx‹Ao¤Aö§AÓëŒA(lcA¦STA¸AÏ`“A-ÖÆA

@@ -1,13 +1,1 @@
- J€^oGµNGBYlG§CG‚•GÝÜG¼wGÛ[¯G
-ß·Fš´G
-ßFÆ¬jGäØFª¤GOäøF
-5ˆG^ÈG®ÉF&ŒrGTÀ¨Ffõ¢Fð“õFNü·Fµ¦eG¸ä£GÜìF&#G^kG‹PGÿŽvGÑGökÙF^oGµNGBYlG§CG‚•GÝÜG¼wGÛ[¯G
-ß·Fš´G
-ßFÆ¬jGäØFª¤GOäøF
-5ˆG^ÈG®ÉF&ŒrGTÀ¨Ffõ¢Fð“õFNü·Fµ¦eG¸ä£GÜìF&#G^kG‹PGÿŽvGÑGökÙF^oGµNGBYlG§CG‚•GÝÜG¼wGÛ[¯G
-ß·Fš´G
-ßFÆ¬jGäØFª¤GOäøF
-5ˆG^ÈG®ÉF&ŒrGTÀ¨Ffõ¢Fð“õFNü·Fµ¦eG¸ä£GÜìF&#G^kG‹PGÿŽvGÑGökÙF^oGµNGBYlG§CG‚•GÝÜG¼wGÛ[¯G
-ß·Fš´G
-ßFÆ¬jGäØFª¤GOäøF
-5ˆG^ÈG®ÉF&ŒrGTÀ¨Ffõ¢Fð“õFNü·Fµ¦eG¸ä£GÜìF&#G^kG‹PGÿŽvGÑGökÙF
+ J€Ã‹A¶¨ÉA,ÏæA+¿Aÿû•A°•ˆA´´ñA´?+BÐ3Aüá/BÄÏYA¹,åA‹þRAÍò™AõsAÍBª	œANÖDAÞÜìAÒË$A¥#AxÒoAe¬3AÐDàA\ B—fAxJŸAJåA§ ™A§ÇðAMŒýAnSTAÃ‹A¶¨ÉA,ÏæA+¿Aÿû•A°•ˆA´´ñA´?+BÐ3Aüá/BÄÏYA¹,åA‹þRAÍò™AõsAÍBª	œANÖDAÞÜìAÒË$A¥#AxÒoAe¬3AÐDàA\ B—fAxJŸAJåA§ ™A§ÇðAMŒýAnSTAÃ‹A¶¨ÉA,ÏæA+¿Aÿû•A°•ˆA´´ñA´?+BÐ3Aüá/BÄÏYA¹,åA‹þRAÍò™AõsAÍBª	œANÖDAÞÜìAÒË$A¥#AxÒoAe¬3AÐDàA\ B—fAxJŸAJåA§ ™A§ÇðAMŒýAnSTAÃ‹A¶¨ÉA,ÏæA+¿Aÿû•A°•ˆA´´ñA´?+BÐ3Aüá/BÄÏYA¹,åA‹þRAÍò™AõsAÍBª	œANÖDAÞÜìAÒË$A¥#AxÒoAe¬3AÐDàA\ B—fAxJŸAJåA§ ™A§ÇðAMŒýAnSTA

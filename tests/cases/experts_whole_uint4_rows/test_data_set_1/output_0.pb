@@ -1,1 +1,1 @@
- J€¾.BôìñAÒÑBÎòA\ì¸AmBæ‰žAÃÏAV…ÓAÒ\A‘•B2'LAê”¾Aš7AÒ”úAF¾Að”ÃA léA£¢BÖmˆA„ÒÞAæ˜1ARò’A½šeAYR„AJ(çARwB4CfAõ€¼A·wA$“Bl-•A
+ J€JO|BgAlBæº€B¶mBÐ–4Bøˆ“BªÒB{äJB6NB­¥×AnƒBF^ÇAl:Bf¾²ATµtBŠª9Brÿ>BôcBÓ,BB;B”™YBPo­A¤€B9àAk8BX½aB…üB¡ÝàAð8BÑèñA°)ŽB\®B
