@@ -1,7 +1,7 @@
 //! Working memory of a session: regions that are cut into the disjoint slices one step reads and writes.
 #![allow(unsafe_code, reason = "hands out several slices of one allocation after proving them disjoint")]
 
-use ir::tensor::{Aligned, Memory};
+use ir::tensor::{Aligned, Memory, TensorError};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -68,13 +68,15 @@ impl Regions {
         if room < len { Err(format!("it takes {len} bytes, the memory bound to it has {room}")) } else { Ok(()) }
     }
 
-    /// Makes a region hold at least `len` bytes that nobody else sees. Contents are lost when it grows or was shared.
-    pub(crate) fn reserve(&mut self, region: usize, len: usize) {
+    /// Makes a region hold at least `len` bytes that nobody else sees. Contents are lost when it grows or was shared. Fails where
+    /// memory for them is refused.
+    pub(crate) fn reserve(&mut self, region: usize, len: usize) -> Result<(), TensorError> {
         let memory = &mut self.memory[region];
         let reusable = Arc::get_mut(memory).is_some() && memory.bytes().len() >= len;
         if !reusable {
-            *memory = Arc::new(Aligned::zeroed(len));
+            *memory = Arc::new(Aligned::try_zeroed(len)?);
         }
+        Ok(())
     }
 
     /// How many regions there are.
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn reads_may_overlap_and_writes_are_seen_later() {
         let mut r = Regions::new(1);
-        r.reserve(0, 64);
+        r.reserve(0, 64).unwrap();
         for slice in r.split(&[part(0, 8, true), part(8, 8, false), part(8, 4, false)]) {
             if let Slice::Write(w) = slice {
                 w.fill(7);
@@ -145,16 +147,16 @@ mod tests {
     #[should_panic(expected = "overlaps")]
     fn a_write_over_a_read_is_refused() {
         let mut r = Regions::new(1);
-        r.reserve(0, 64);
+        r.reserve(0, 64).unwrap();
         r.split(&[part(0, 8, false), part(4, 8, true)]);
     }
 
     #[test]
     fn a_shared_region_is_replaced_not_overwritten() {
         let mut r = Regions::new(1);
-        r.reserve(0, 64);
+        r.reserve(0, 64).unwrap();
         let kept = r.share(0);
-        r.reserve(0, 64);
+        r.reserve(0, 64).unwrap();
         for slice in r.split(&[part(0, 64, true)]) {
             if let Slice::Write(w) = slice {
                 w.fill(1);

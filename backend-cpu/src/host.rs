@@ -91,7 +91,7 @@ impl Worker {
         }
         let mut memory = vec![];
         for (ty, dims) in outs.iter().zip(&out_dims) {
-            memory.push(Aligned::zeroed(ty.dtype.bytes(ir::tensor::count(dims)?)));
+            memory.push(Aligned::try_zeroed(ty.dtype.bytes(ir::tensor::count(dims)?))?);
         }
         let views = memory.iter_mut().zip(outs.iter().zip(&out_dims));
         let mut views: SmallVec<[ViewMut<'_>; 2]> =

@@ -204,17 +204,18 @@ impl Frame {
         let memory = |e: String| RunError::Memory(e);
         let symbols = &self.symbols;
         program.arena.layout(&|s| symbols.get(s), &mut self.offsets).map_err(|e| memory(e.to_string()))?;
-        let total = self.offsets.total;
-        if total > MAX_ARENA {
-            return Err(memory(format!("the arena would take {total} bytes")));
-        }
-        self.regions.reserve(0, total as usize);
+        // First, so that an error names the step whose result is too large.
         for (at, instr) in program.steps.iter().enumerate() {
             if !instr.late {
                 self.size_step(instr, at, pool).map_err(|source| failed(instr, source))?;
             }
         }
-        Ok(())
+        let total = self.offsets.total;
+        let too_large = || memory(format!("the arena would take {total} bytes"));
+        if total > MAX_ARENA {
+            return Err(too_large());
+        }
+        self.regions.reserve(0, total as usize).map_err(|_| too_large())
     }
 
     fn size_step(&mut self, instr: &Instr, at: usize, pool: &Pool) -> Result<(), EvalError> {
@@ -233,6 +234,7 @@ impl Frame {
         for (o, dims) in instr.outs.iter().zip(&mut sizes.outs) {
             if let Some(ty) = o.ty.as_tensor() {
                 self.symbols.dims(ty, dims)?;
+                ir::tensor::ensure_room(dims, ty.dtype.bits().div_ceil(8))?;
             }
             sizes.out_offsets.push(self.symbols.size(&o.offset)?);
         }
@@ -244,7 +246,7 @@ impl Frame {
                 instr.ins.iter().zip(&sizes.ins).map(|(o, d)| o.ty.as_tensor().map(|_| &d[..])).collect();
             let outs: SmallVec<[&[usize]; 2]> = sizes.outs.iter().map(|d| &d[..]).collect();
             sizes.scratch = kernel.scratch_words(pool, &CallDims { ins: &ins, outs: &outs });
-            reserve(&mut self.scratch, sizes.scratch);
+            reserve(&mut self.scratch, sizes.scratch)?;
         }
         Ok(())
     }
@@ -252,7 +254,8 @@ impl Frame {
     fn reserve_outputs(&mut self, program: &Program) -> Result<(), RunError> {
         for (i, output) in program.outputs.iter().enumerate() {
             let Source::Output(region) = output.source else { continue };
-            let failed = |e: EvalError| RunError::Memory(format!("output {i}: {e}"));
+            let name = &program.entry.outputs[i].name;
+            let failed = |e: EvalError| RunError::Memory(format!("output `{name}`: {e}"));
             let Some(ty) = output.ty.as_tensor() else { continue };
             let mut dims = Dims::new();
             self.symbols.dims(ty, &mut dims).map_err(failed)?;
@@ -260,7 +263,7 @@ impl Frame {
             self.regions
                 .check(1 + region, len)
                 .map_err(|reason| RunError::Output { name: program.entry.outputs[i].name.clone(), reason })?;
-            self.regions.reserve(1 + region, len);
+            self.regions.reserve(1 + region, len).map_err(|e| failed(e.into()))?;
         }
         Ok(())
     }
@@ -473,10 +476,11 @@ fn failed(instr: &Instr, source: EvalError) -> RunError {
 }
 
 /// Makes scratch hold at least so many words. Kernels that align their parts find it aligned for vectors.
-fn reserve(scratch: &mut Aligned, count: usize) {
-    if scratch.bytes().len() < count * 8 {
-        *scratch = Aligned::zeroed(count * 8);
+fn reserve(scratch: &mut Aligned, count: usize) -> Result<(), EvalError> {
+    if scratch.bytes().len() < count.saturating_mul(8) {
+        *scratch = Aligned::try_zeroed(count.saturating_mul(8))?;
     }
+    Ok(())
 }
 
 /// The first words of scratch.

@@ -264,7 +264,8 @@ impl Frame {
                 let memory = &mut working.outputs[i];
                 let reusable = Arc::get_mut(memory).is_some() && memory.bytes().len() >= len;
                 if !reusable {
-                    *memory = Arc::new(Aligned::zeroed(len));
+                    let failed = |e| RunError::Memory(format!("output `{}`: {e}", port.name));
+                    *memory = Arc::new(Aligned::try_zeroed(len).map_err(failed)?);
                 }
             }
         }

@@ -40,7 +40,7 @@ pub enum GraphError {
     #[error(transparent)]
     Dim(#[from] DimError),
     /// The inputs break what typing had to assume.
-    #[error("these inputs break an assumption of the graph: {constraint} (here {left} = {right})")]
+    #[error("these inputs break an assumption of the graph: {constraint} (here {left} = {right}){}", broadcast(*left, *right))]
     Constraint {
         /// The assumption.
         constraint: String,
@@ -64,6 +64,16 @@ pub enum GraphError {
         /// What went wrong.
         source: EvalError,
     },
+}
+
+/// What to do about dimensions that were taken for equal, where one is 1 and the other not.
+fn broadcast(left: i64, right: i64) -> &'static str {
+    match (left, right) {
+        (1, _) | (_, 1) => {
+            "; where the one of 1 element is to be repeated, fix it when the model is compiled (`--dim NAME=1`)"
+        }
+        _ => "",
+    }
 }
 
 fn from(origin: &Origin) -> String {

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 mod error;
 mod fact;
 mod operands;
+mod room;
 mod tolerance;
 pub use error::{EvalError, TypeError};
 pub use fact::{Constraint, Fact};
@@ -332,6 +333,7 @@ impl Op {
     }
     /// Reference results; dimension expressions among the attributes must be numbers: see [`Op::bind`].
     pub fn eval(&self, operands: &[&Datum]) -> Result<Vec<Datum>, EvalError> {
+        room::ensure(self, operands)?;
         forward!(self, op => op.eval(operands))
     }
     /// See [`OpSpec::eval_with`].

@@ -67,6 +67,12 @@ impl Aligned {
         Aligned { lines: vec![Line([0; 64]); len.div_ceil(64)], len }
     }
 
+    /// `len` zero bytes, or an error where memory for them is refused.
+    pub fn try_zeroed(len: usize) -> Result<Aligned, TensorError> {
+        ensure_room(&[len], 1)?;
+        Ok(Aligned::zeroed(len))
+    }
+
     /// The bytes, writable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.lines.as_flattened_bytes_mut()[..self.len]

@@ -985,6 +985,12 @@ def einsum():
         terms = equation.split("->")[0].split(",")
         case("einsum_" + equation.replace(",", "_").replace("->", "_"), "Einsum",
              [floats(r, *(size[letter] for letter in term)) for term in terms], equation=equation)
+    # Dimensions of names of their own, some of one element.
+    for equation, (a, b) in {"bi,bi->bi": ((3, 1), (1, 5)), "bi,bi->b": ((3, 5), (1, 1)), "bij,bij->bj": ((1, 5, 6), (3, 5, 1)),
+                             "...ij,...kj->...ik": ((2, 1, 4, 6), (1, 3, 5, 6))}.items():
+        names = {i: [f"D{i}{j}" for j in range(len(dims))] for i, dims in enumerate((a, b))}
+        plain = equation.replace(",", "_").replace("->", "_").replace("...", "n")
+        case("einsum_ones_" + plain, "Einsum", [floats(r, *a), floats(r, *b)], equation=equation, dims=names)
 
 
 @group

@@ -91,9 +91,10 @@ impl Frame {
         let dims_of: SmallVec<[Option<&[usize]>; 4]> = in_dims.iter().map(|d| d.as_deref()).collect();
         let out_dims: SmallVec<[&[usize]; 2]> = types.iter().map(|(_, d)| &d[..]).collect();
         let words = kernel.scratch_words(pool, &CallDims { ins: &dims_of, outs: &out_dims });
-        super::reserve(&mut self.scratch, words);
+        super::reserve(&mut self.scratch, words)?;
         let mut memory = vec![];
         for (dtype, dims) in &types {
+            ir::tensor::ensure_room(dims, dtype.bits().div_ceil(8))?;
             memory.push(ir::tensor::Aligned::zeroed(dtype.bytes(ir::tensor::count(dims)?)));
         }
         let mut outs: SmallVec<[ViewMut<'_>; 2]> = memory

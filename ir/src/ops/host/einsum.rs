@@ -4,6 +4,7 @@ use crate::ops::reading::{self, invalid, tensor};
 use crate::tensor::Tensor;
 use crate::types::{Shape, TensorType};
 use std::collections::BTreeMap;
+use std::fmt;
 
 op! {
     /// `einsum(operands...) {equation}`: Einstein summation: dimensions of one letter run together, letters that the result
@@ -17,6 +18,32 @@ op! {
 enum Label {
     Broadcast(usize),
     Letter(char),
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Label::Broadcast(place) => write!(f, "dimension {place} from the end of the ellipsis"),
+            Label::Letter(c) => write!(f, "the letter `{c}`"),
+        }
+    }
+}
+
+/// The size of a letter that stands for two dimensions: they are equal, or one of them is 1. The evaluation checks what cannot be
+/// told here.
+fn together(operands: &Operands<'_>, a: &Dim, b: &Dim) -> Result<Dim, TypeError> {
+    Ok(match (a.as_const(), b.as_const()) {
+        (Some(1), _) => b.clone(),
+        (_, Some(1)) => a.clone(),
+        (Some(_), Some(_)) => {
+            operands.assume_same(a, b)?;
+            a.clone()
+        }
+        (Some(_), None) => a.clone(),
+        (None, Some(_)) => b.clone(),
+        (None, None) if a == b => a.clone(),
+        (None, None) => a.max(b),
+    })
 }
 
 struct Terms {
@@ -105,13 +132,11 @@ impl OpSpec for Einsum {
         let mut size: BTreeMap<Label, Dim> = BTreeMap::new();
         for (labels, dims) in terms.operands.iter().zip(&shapes) {
             for (label, d) in labels.iter().zip(*dims) {
-                match size.get(label) {
-                    Some(old) if old.as_const() != Some(1) && d.as_const() != Some(1) => {
-                        operands.assume_same(old, d)?
-                    }
-                    Some(old) if old.as_const() != Some(1) => {}
-                    _ => drop(size.insert(*label, d.clone())),
-                }
+                let known = match size.get(label) {
+                    Some(old) => together(operands, old, d)?,
+                    None => d.clone(),
+                };
+                size.insert(*label, known);
             }
         }
         let shape = Shape::Ranked(terms.result.iter().map(|l| size[l].clone()).collect());
@@ -128,7 +153,7 @@ impl OpSpec for Einsum {
                 match (*old, *n) {
                     (old, n) if old == n || n == 1 => {}
                     (1, n) => *old = n,
-                    (old, n) => return Err(invalid(format!("one letter stands for {old} and {n} elements"))),
+                    (old, n) => return Err(invalid(format!("{label} stands for {old} and {n} elements"))),
                 }
             }
         }
@@ -174,5 +199,43 @@ impl OpSpec for Einsum {
 
     fn tolerance(&self, dtype: DType) -> Tolerance {
         Tolerance::roundings(dtype, 64.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::tensor::{Datum, Tensor};
+    use crate::{eval, text};
+
+    fn run(equation: &str, dims: [&[usize]; 2]) -> Result<Vec<usize>, String> {
+        let named = |prefix: &str, dims: &[usize]| {
+            (0..dims.len()).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>().join(", ")
+        };
+        let text = format!(
+            "graph @g(%a: f32[{}], %b: f32[{}]) {{ %y = einsum(%a, %b) {{equation = \"{equation}\"}} return %y }}",
+            named("A", dims[0]),
+            named("B", dims[1])
+        );
+        let graph = text::parse(&text).map_err(|e| e.to_string())?;
+        let ones = |dims: &[usize]| Tensor::from_f64(crate::DType::F32, dims, &vec![1.0; dims.iter().product()]);
+        let inputs: Vec<Datum> = dims.iter().map(|d| ones(d).unwrap().into()).collect();
+        let y = eval::run(&graph, &inputs).map_err(|e| e.to_string())?;
+        let y = y[0].as_tensor().unwrap();
+        Ok(y.dims().to_vec())
+    }
+
+    #[test]
+    fn a_dimension_of_one_broadcasts_whatever_the_model_calls_it() {
+        assert_eq!(run("bi,bi->bi", [&[1, 5], &[3, 5]]), Ok(vec![3, 5]));
+        assert_eq!(run("bi,bi->bi", [&[3, 1], &[3, 5]]), Ok(vec![3, 5]));
+        assert_eq!(run("bi,bi->b", [&[3, 5], &[1, 1]]), Ok(vec![3]));
+        assert_eq!(run("bij,bjk->bik", [&[2, 3, 1], &[1, 4, 5]]), Ok(vec![2, 3, 5]));
+        assert_eq!(run("...i,...i", [&[4, 2, 3], &[1, 3]]), Ok(vec![4, 2]));
+    }
+
+    #[test]
+    fn others_that_differ_are_refused_by_letter() {
+        let why = run("bi,bi->b", [&[3, 5], &[3, 4]]).unwrap_err();
+        assert!(why.contains("the letter `i` stands for 5 and 4 elements"), "{why}");
     }
 }
