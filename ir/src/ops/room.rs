@@ -1,7 +1,7 @@
 //! Whether there is memory for what an operator is about to compute: sizes may be data, and a failed allocation ends the process.
 
 use super::{EvalError, Fact, HostOp, Op, Operands};
-use crate::tensor::{Datum, ensure_room};
+use crate::tensor::{Datum, Tensor, count, ensure_room};
 use crate::types::ValueType;
 use std::cell::Cell;
 
@@ -19,8 +19,10 @@ pub(super) fn ensure(op: &Op, operands: &[&Datum]) -> Result<(), EvalError> {
     let (refs, next_late) = (facts.iter().collect::<Vec<_>>(), Cell::new(u32::MAX / 2));
     // What does not type says so itself when it is evaluated.
     let Ok(types) = op.infer(&Operands::new(&refs, &next_late)) else { return Ok(()) };
-    for ty in types.iter().filter_map(ValueType::as_tensor) {
-        if let Some(dims) = ty.shape.as_const() {
+    let most = operands.iter().filter_map(|d| d.as_tensor()).map(Tensor::len).max().unwrap_or(0);
+    for dims in types.iter().filter_map(|ty| ty.as_tensor()?.shape.as_const()) {
+        // There was memory for operands; what is no larger may be a view of one.
+        if count(&dims)? > most {
             ensure_room(&dims, BYTES)?;
         }
     }
