@@ -1,6 +1,7 @@
 // AMD, through clang offline or hipRTC; RDNA 3 and 3.5 (wave32, WMMA). RDNA 4 needs other matrix builtins.
 #pragma once
 #define DEV static inline __attribute__((device, always_inline))
+#define DEV_MEMBER inline __attribute__((device, always_inline))
 #define NOINLINE_DEV static __attribute__((device, noinline))
 #define KERNEL(name, block, params, ...)                                                                         \
   extern "C" __attribute__((global)) __attribute__((amdgpu_flat_work_group_size(block, block))) void name params { \
@@ -73,6 +74,16 @@ DEV u32 pair_mul(u32 a, u32 b) { return __builtin_bit_cast(u32, __builtin_bit_ca
 // Byte B of x in the low byte of each half, 0x64 above it.
 template <int B> DEV u32 spread_byte(u32 x) { return __builtin_amdgcn_perm(0x64646464u, x, 0x04000400u | B * 0x00010001u); }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __builtin_amdgcn_sudot4(true, a, true, b, c, false); }
+// 16 bytes at a time from memory to shared memory while a block computes. A step's PIECES are asked for AHEAD steps before they
+// are needed; here they wait in registers, and shared memory holds two steps.
+template <int AHEAD, int PIECES> struct Copies {
+  enum { STAGES = 2 };
+  Wide held[AHEAD][PIECES];
+  template <class T> DEV_MEMBER void ask(u32 slot, int piece, T*, const T* from) { held[slot][piece] = load_wide(from); }
+  DEV_MEMBER void asked() {}
+  template <class T> DEV_MEMBER void land(u32 slot, int piece, T* to) { store_wide(to, held[slot][piece]); }
+  DEV_MEMBER void landed() {}
+};
 // Matrix fragments of 16x16x16. A and B: lane l holds row l & 15, sixteen k side by side; both halves of the wave the same.
 typedef f16 f16x16 __attribute__((ext_vector_type(16)));
 typedef short s16x16 __attribute__((ext_vector_type(16)));
@@ -125,4 +136,6 @@ DEV void tile_mma(Acc& c, const Frag<bf16>& a, const Frag<bf16>& b) {
 template <bool FEW> DEV void tile_mma_some(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { tile_mma(c, a, b); }
 DEV u32 acc_row(u32 i) { return 2 * i + (lane_id() >> 4); }
 DEV u32 acc_col(u32) { return lane_id() & 15; }
+// Whether elements 2 i and 2 i + 1 lie side by side in a row.
+enum { ACC_PAIRS = 0 };
 DEV f32 acc_get(const Acc& a, u32 i) { return a.v[i]; }

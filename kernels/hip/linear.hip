@@ -153,12 +153,13 @@ DEV void gate_body(const T* g, const T* u, const T* residual, T* y, u32 n, u32 h
   u32 i = block_x() * 256 + thread_id();
   if (i < n) from_f32(y[i], activate(act, to_f32(g[i]), alpha) * to_f32(u[i]) + (has_residual ? to_f32(residual[i]) : 0.f));
 }
-// For many rows: a block computes SIZE rows by SIZE outputs in steps of 32 inputs, which shared memory holds twice. AHEAD steps are
-// on their way in registers meanwhile. A wave computes half of the rows and a quarter of the outputs.
+// For many rows: a block computes SIZE rows by SIZE outputs in steps of 32 inputs, which come through shared memory and are asked for
+// AHEAD steps before. A wave computes half of the rows and a quarter of the outputs.
 template <int SIZE, int AHEAD, class T> DEV void block_of(const T* x, const Layer<T, T>& l, const T* residual, u32 rows, u32 k) {
   enum { LOADS = SIZE / 64, DOWN = SIZE / 32, ACROSS = SIZE / 64, PART = SIZE * FRAG_LD };
-  LDS(T, sx, 2 * PART);
-  LDS(T, sw, 2 * PART);
+  typedef Copies<AHEAD, 2 * LOADS> Inputs;
+  LDS(T, sx, Inputs::STAGES * PART);
+  LDS(T, sw, Inputs::STAGES * PART);
   u32 t = thread_id(), wave = t / WAVE, m0 = block_y() * SIZE, n0 = l.block * SIZE, n = l.n;
   const T *xp[LOADS], *wp[LOADS];
   u32 to[LOADS];
@@ -170,22 +171,28 @@ template <int SIZE, int AHEAD, class T> DEV void block_of(const T* x, const Laye
   }
   Acc sum[DOWN][ACROSS];
   for (int i = 0; i < DOWN; i++) for (int j = 0; j < ACROSS; j++) acc_zero(sum[i][j]);
-  Wide xs[AHEAD][LOADS], ws[AHEAD][LOADS];
+  Inputs inputs;
+  u32 now = 0, next = 0, row0 = wave / 4 * (SIZE / 2), col0 = wave % 4 * (SIZE / 4);
+  auto ask = [&](u32 slot, u32 at) {
+    if (at < k)
+      for (int i = 0; i < LOADS; i++) {
+        inputs.ask(slot, 2 * i, sx + next + to[i], xp[i] + at);
+        inputs.ask(slot, 2 * i + 1, sw + next + to[i], wp[i] + at);
+      }
+    inputs.asked();
+    next = next == (Inputs::STAGES - 1) * PART ? 0 : next + PART;
+  };
 #pragma unroll
-  for (u32 s = 0; s < AHEAD; s++)
-    if (s * 32 < k)
-      for (int i = 0; i < LOADS; i++) { xs[s][i] = load_wide(xp[i] + s * 32); ws[s][i] = load_wide(wp[i] + s * 32); }
-  u32 now = 0, row0 = wave / 4 * (SIZE / 2), col0 = wave % 4 * (SIZE / 4);
+  for (u32 s = 0; s < AHEAD; s++) ask(s, s * 32);
   for (u32 k0 = 0; k0 < k; k0 += 32 * AHEAD)
 #pragma unroll
     for (u32 s = 0; s < AHEAD; s++) {
       u32 at = k0 + s * 32;
       if (at >= k) break;
-      for (int i = 0; i < LOADS; i++) { store_wide(sx + now + to[i], xs[s][i]); store_wide(sw + now + to[i], ws[s][i]); }
+      for (int i = 0; i < LOADS; i++) { inputs.land(s, 2 * i, sx + now + to[i]); inputs.land(s, 2 * i + 1, sw + now + to[i]); }
+      inputs.landed();
       block_sync();
-      at += 32 * AHEAD;
-      if (at < k)
-        for (int i = 0; i < LOADS; i++) { xs[s][i] = load_wide(xp[i] + at); ws[s][i] = load_wide(wp[i] + at); }
+      ask(s, at + 32 * AHEAD);
       Frag<T> a[2], b[ACROSS][2];
       RowPointers<T> from;
       for (int j = 0; j < ACROSS; j++) {
@@ -197,18 +204,28 @@ template <int SIZE, int AHEAD, class T> DEV void block_of(const T* x, const Laye
         frag_load_wide(a, from.p, 0);
         for (int j = 0; j < ACROSS; j++) { tile_mma(sum[d][j], a[0], b[j][0]); tile_mma(sum[d][j], a[1], b[j][1]); }
       }
-      now = PART - now;
+      now = now == (Inputs::STAGES - 1) * PART ? 0 : now + PART;
     }
+  bool pairs = ACC_PAIRS && n % 2 == 0 && ((u64)l.y & 3) == 0;
 #pragma unroll
   for (int d = 0; d < DOWN; d++)
 #pragma unroll
     for (int j = 0; j < ACROSS; j++)
 #pragma unroll
-      for (u32 i = 0; i < 8; i++) {
-        u32 r = m0 + row0 + d * 16 + acc_row(i), c = n0 + col0 + j * 16 + acc_col(i);
-        u64 at = (u64)r * n + c;
-        if (r < rows && c < n)
-          from_f32(l.y[at], acc_get(sum[d][j], i) + (l.bias ? to_f32(l.bias[c]) : 0.f) + (residual ? to_f32(residual[at]) : 0.f));
+      for (u32 i = 0; i < 8; i += 2) {
+        T v[2];
+        u64 at[2];
+        bool there[2];
+#pragma unroll
+        for (u32 e = 0; e < 2; e++) {
+          u32 r = m0 + row0 + d * 16 + acc_row(i + e), c = n0 + col0 + j * 16 + acc_col(i + e);
+          at[e] = (u64)r * n + c;
+          there[e] = r < rows && c < n;
+          if (there[e])
+            from_f32(v[e], acc_get(sum[d][j], i + e) + (l.bias ? to_f32(l.bias[c]) : 0.f) + (residual ? to_f32(residual[at[e]]) : 0.f));
+        }
+        if (pairs) { if (there[0]) store_pair(l.y + at[0], v); }
+        else for (u32 e = 0; e < 2; e++) if (there[e]) l.y[at[e]] = v[e];
       }
 }
 template <class T>

@@ -1,6 +1,7 @@
 // NVIDIA, through NVRTC; needs no header of CUDA.
 #pragma once
 #define DEV static __device__ __forceinline__
+#define DEV_MEMBER __device__ __forceinline__
 #define NOINLINE_DEV static __device__ __noinline__
 #define KERNEL(name, block, params, ...) \
   extern "C" __global__ void __launch_bounds__(block) name params { __VA_ARGS__; }
@@ -50,6 +51,18 @@ DEV u32 pair_mul(u32 a, u32 b) { u32 d; asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d)
 // Byte B of x in the low byte of each half, 0x64 above it.
 template <int B> DEV u32 spread_byte(u32 x) { return __byte_perm(x, 0x64646464u, 0x4040u | B * 0x0101u); }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __dp4a(a, b, c); }
+// 16 bytes at a time from memory to shared memory while a block computes. A step's PIECES are asked for AHEAD steps before they
+// are needed and go straight there, so shared memory holds AHEAD + 1 steps.
+template <int AHEAD, int PIECES> struct Copies {
+  enum { STAGES = AHEAD + 1 };
+  template <class T> DEV_MEMBER void ask(u32, int, T* to, const T* from) {
+    u32 at = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+  }
+  DEV_MEMBER void asked() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  template <class T> DEV_MEMBER void land(u32, int, T*) {}
+  DEV_MEMBER void landed() { asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1) : "memory"); }
+};
 // Matrix fragments of 16x16x16. A: four registers of two halves; B: the same loader, used as two n8 halves.
 template <class T> struct Frag { u32 v[4]; };
 enum { FRAG_ROWS = 2, FRAG_LD = 32 };
@@ -106,4 +119,6 @@ template <bool FEW> DEV void tile_mma_some(Acc& c, const Frag<f16>& a, const Fra
 }
 DEV u32 acc_row(u32 i) { return (lane_id() >> 2) + ((i >> 1) & 1) * 8; }
 DEV u32 acc_col(u32 i) { return (lane_id() & 3) * 2 + (i & 1) + (i >> 2) * 8; }
+// Elements 2 i and 2 i + 1 lie side by side in a row.
+enum { ACC_PAIRS = 1 };
 DEV f32 acc_get(const Acc& a, u32 i) { return a.v[i]; }

@@ -22,6 +22,7 @@ float logf(float);
 #else
 #define UNWATCHED
 #endif
+#define DEV_MEMBER inline
 #define NOINLINE_DEV static
 #define LDS(T, name, n) T(&name)[n] = *(T(*)[n])simulator::lds(sizeof(T) * (n))
 typedef _Float16 f16;
@@ -139,6 +140,16 @@ DEV i32 dot4_i8(i32 a, i32 b, i32 c) {
   for (int i = 0; i < 4; i++) c += (i32)(i8)(a >> (8 * i)) * (i32)(i8)(b >> (8 * i));
   return c;
 }
+// 16 bytes at a time from memory to shared memory while a block computes. A step's PIECES are asked for AHEAD steps before they
+// are needed; here they wait in registers, and shared memory holds two steps.
+template <int AHEAD, int PIECES> struct Copies {
+  enum { STAGES = 2 };
+  Wide held[AHEAD][PIECES];
+  template <class T> DEV_MEMBER void ask(u32 slot, int piece, T*, const T* from) { held[slot][piece] = load_wide(from); }
+  DEV_MEMBER void asked() {}
+  template <class T> DEV_MEMBER void land(u32 slot, int piece, T* to) { store_wide(to, held[slot][piece]); }
+  DEV_MEMBER void landed() {}
+};
 template <class T> struct Frag { T v[16]; };
 struct Acc { f32 v[8]; };
 template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) { memcpy(f.v, p + (lane_id() & 15) * ld, 32); }
@@ -188,6 +199,7 @@ template <class T> DEV void tile_mma(Acc& c, const Frag<T>& a, const Frag<T>& b)
 template <bool FEW> DEV void tile_mma_some(Acc& c, const Frag<f16>& a, const Frag<f16>& b) { tile_mma(c, a, b); }
 DEV u32 acc_row(u32 i) { return 2 * i + (lane_id() >> 4); }
 DEV u32 acc_col(u32) { return lane_id() & 15; }
+enum { ACC_PAIRS = 0 };
 DEV f32 acc_get(const Acc& a, u32 i) { return a.v[i]; }
 
 namespace simulator {

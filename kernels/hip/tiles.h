@@ -63,6 +63,13 @@ template <int TILES> DEV void sum_waves(const Acc (&sum)[TILES], f32* part) {
   }
   block_sync();
 }
+// Two neighbouring elements of 16 bits, at a multiple of 4 bytes.
+template <class T> DEV void store_pair(T* p, const T (&v)[2]) {
+  union { T t[2]; u32 w; } u;
+  u.t[0] = v[0];
+  u.t[1] = v[1];
+  *(u32*)p = u.w;
+}
 // Whether memory can be read 16 bytes at a time.
 DEV bool aligned_wide(const void* a, const void* b) { return (((u64)a | (u64)b) & 15) == 0; }
 // Multiplies element i of a tile.
