@@ -65,6 +65,15 @@ impl Lanes {
     }
 }
 
+/// Masks of the first `count` lanes of 16, of all where there are no more.
+#[inline(always)]
+fn first_lanes(count: usize) -> [__m256i; 2] {
+    const LANES: [[i32; 16]; 2] = [[-1; 16], [0; 16]];
+    let from = &LANES.as_flattened()[16 - count.min(16)..][..16];
+    // SAFETY: a load of eight elements each from the sixteen of a slice; callers run with AVX2.
+    unsafe { [_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from.as_ptr().add(8).cast())] }
+}
+
 // SAFETY of every block below: a value of `Lanes` is made only by `enter`, with the features that the intrinsics
 // need; loads and stores go through references to arrays of two registers' size.
 impl Simd for Lanes {
@@ -108,6 +117,21 @@ impl Simd for Lanes {
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), v[0]);
             _mm256_storeu_ps(to.as_mut_ptr().add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> Self::V {
+        let [low, high] = first_lanes(from.len());
+        // SAFETY: see the impl; lanes that the mask leaves out are not read.
+        unsafe { [_mm256_maskload_ps(from.as_ptr(), low), _mm256_maskload_ps(from.as_ptr().wrapping_add(8), high)] }
+    }
+    #[inline(always)]
+    fn store_part(self, v: Self::V, to: &mut [f32]) {
+        let [low, high] = first_lanes(to.len());
+        // SAFETY: see the impl; lanes that the mask leaves out are not written.
+        unsafe {
+            _mm256_maskstore_ps(to.as_mut_ptr(), low, v[0]);
+            _mm256_maskstore_ps(to.as_mut_ptr().wrapping_add(8), high, v[1]);
         }
     }
     #[inline(always)]
@@ -192,6 +216,15 @@ impl Simd for Lanes {
             }
         }
         columns
+    }
+    #[inline(always)]
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        unsafe {
+            // The shuffle leaves the middle quarters of its two operands exchanged.
+            let evens = |v: [__m256; 2]| _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(v[0], v[1]));
+            [a, b].map(|v| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(evens(v))))
+        }
     }
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I {

@@ -45,6 +45,12 @@ fn without_vnni<K: Kernel>(kernel: K) -> K::Output {
     kernel.call(Lanes::<false>(()))
 }
 
+/// The mask of the first `count` lanes, of all where there are no more than 16.
+#[inline(always)]
+fn first_lanes(count: usize) -> __mmask16 {
+    ((1u32 << count.min(16)) - 1) as __mmask16
+}
+
 /// The features of [`Avx512`] are enabled in the running function.
 #[derive(Clone, Copy)]
 struct Lanes<const VNNI: bool>(());
@@ -85,6 +91,16 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
     fn store(self, v: __m512, to: &mut [f32; 16]) {
         // SAFETY: see the impl.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn load_part(self, from: &[f32]) -> __m512 {
+        // SAFETY: see the impl; lanes that the mask leaves out are not read.
+        unsafe { _mm512_maskz_loadu_ps(first_lanes(from.len()), from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_part(self, v: __m512, to: &mut [f32]) {
+        // SAFETY: see the impl; lanes that the mask leaves out are not written.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_lanes(to.len()), v) }
     }
     #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
@@ -172,6 +188,14 @@ impl<const VNNI: bool> Simd for Lanes<VNNI> {
                 columns[12 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
             }
             columns
+        }
+    }
+    #[inline(always)]
+    fn evens(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe {
+            let places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(a, places, b)
         }
     }
     #[inline(always)]

@@ -38,6 +38,14 @@ impl Simd for Portable {
         *to = v;
     }
     #[inline(always)]
+    fn load_part(self, from: &[f32]) -> [f32; 16] {
+        from_fn(|i| from.get(i).copied().unwrap_or(0.0))
+    }
+    #[inline(always)]
+    fn store_part(self, v: [f32; 16], to: &mut [f32]) {
+        to.iter_mut().zip(v).for_each(|(to, x)| *to = x);
+    }
+    #[inline(always)]
     fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         from_fn(|i| a[i] * b[i] + c[i])
     }
@@ -78,6 +86,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn transpose(self, v: [[f32; 16]; 16]) -> [[f32; 16]; 16] {
         from_fn(|i| from_fn(|j| v[j][i]))
+    }
+    #[inline(always)]
+    fn evens(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        from_fn(|i| if i < 8 { a[2 * i] } else { b[2 * i - 16] })
     }
     #[inline(always)]
     fn splat_i32(self, x: i32) -> [i32; 16] {

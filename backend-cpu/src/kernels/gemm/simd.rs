@@ -85,8 +85,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_f16(self, from: &[f16; 16]) -> Self::V;
     /// Loads 16 bf16, widened.
     fn load_bf16(self, from: &[bf16; 16]) -> Self::V;
+    /// Loads up to 16 f32; the missing lanes are zero.
+    fn load_part(self, from: &[f32]) -> Self::V;
     /// Stores 16 f32.
     fn store(self, v: Self::V, to: &mut [f32; 16]);
+    /// Stores as many lanes as `to` has room for.
+    fn store_part(self, v: Self::V, to: &mut [f32]);
     /// `a * b + c`; one rounding where the machine fuses.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a + b`.
@@ -109,6 +113,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, v: Self::V) -> f32;
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
     fn transpose(self, v: [Self::V; 16]) -> [Self::V; 16];
+    /// Lanes 0, 2, 4, .. of `a`, then those of `b`.
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V;
 
     /// All lanes `x`.
     fn splat_i32(self, x: i32) -> Self::I;
