@@ -22,6 +22,7 @@
 
 mod channel_lanes;
 mod depthwise;
+mod frame;
 mod implicit;
 mod pixel_lanes;
 mod transposed;

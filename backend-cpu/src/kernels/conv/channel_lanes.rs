@@ -3,7 +3,7 @@
 //! A task multiplies the gathered fields of some pixels, tile by tile, by two panels (32 channels) at a time. The sums
 //! are `[pixel][channel]`; 16 x 16 blocks of them are transposed on their way to the NCHW output.
 
-use super::implicit::{GATHERED_ELEMS, Gathered, K_BLOCK, Places, SLACK, gather};
+use super::implicit::{GATHERED_ELEMS, Gathered, K_BLOCK, Places, SLACK, gather, gather_scratch};
 use super::{Conv, ConvEpilogue};
 use crate::kernels::gemm::simd::{Kernel, Simd};
 use crate::kernels::gemm::tile::{Sums, tile, tile_panels, tile_rows};
@@ -41,31 +41,32 @@ struct Parts {
     /// Elements from one tile of pixels to the next.
     tile_stride: usize,
     gathered: usize,
-    line: usize,
+    memory: usize,
     sums: usize,
 }
 
 impl Parts {
-    fn new(k: usize, pixels: usize) -> Parts {
+    fn new(conv: &Conv, pixels: usize) -> Parts {
+        let k = conv.in_per_group() * conv.taps();
         // The smallest tile of any instruction set bounds the number of tiles.
         let tiles = pixels.div_ceil(3);
         Parts {
             tile_stride: 0,
             gathered: k * pixels + tiles * SLACK + SLACK,
-            line: pixels + SLACK,
+            memory: gather_scratch(conv, pixels),
             sums: pixels * PANELS * PANEL,
         }
     }
 
     fn elems(&self) -> usize {
         // Room to align each part.
-        self.gathered + self.line + self.sums + 3 * PANEL
+        self.gathered + self.memory + self.sums + 3 * PANEL
     }
 }
 
 /// Scratch elements per thread.
 pub(super) fn scratch(conv: &Conv, pool: &Pool) -> usize {
-    Parts::new(conv.in_per_group() * conv.taps(), Split::new(conv, pool.threads()).pixels).elems()
+    Parts::new(conv, Split::new(conv, pool.threads()).pixels).elems()
 }
 
 pub(super) fn run(
@@ -104,18 +105,19 @@ impl Kernel for Task<'_, '_> {
     fn call<S: Simd>(self, simd: S) {
         let Task { conv, x, packed, epilogue, mut y, scratch, gathered, most_pixels } = self;
         let k = conv.in_per_group() * conv.taps();
-        let mut parts = Parts::new(k, most_pixels);
+        let mut parts = Parts::new(conv, most_pixels);
         let rows = tile_rows::<S>(y.cols);
         parts.tile_stride = k * rows + SLACK;
         let (a, rest) = scratch.split_at_mut(parts.gathered);
-        let (line, rest) = rest.split_at_mut(parts.line);
+        let (memory, rest) = rest.split_at_mut(parts.memory);
         let sums = &mut rest[..parts.sums].as_chunks_mut::<PANEL>().0[..y.cols * PANELS];
 
         let [image, group] = y.batch;
         if gathered.0 != Some((y.batch, y.col)) {
             let per_group = conv.in_per_group() * conv.input_pixels();
             let x = &x[(image * conv.groups + group) * per_group..][..per_group];
-            gather(conv, x, [y.col, y.cols], Places::Tiles { rows, stride: parts.tile_stride }, line, a);
+            let places = Places::Tiles { rows, stride: parts.tile_stride };
+            gather(simd, conv, x, [y.col, y.cols], places, memory, a);
             gathered.0 = Some((y.batch, y.col));
         }
 

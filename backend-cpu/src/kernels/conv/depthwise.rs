@@ -1,10 +1,10 @@
 //! Convolution with one input channel per filter, plane by plane.
 //!
-//! A plane is first copied into a frame: zeros stand around it, and pixels that a stride keeps apart are parted, so that
-//! what a tap reads for neighbouring outputs lies side by side. Filters of usual sizes then slide down a strip of
-//! 16 or 32 columns: each input row is loaded once per column of the filter, and each of its rows adds it to the sums of
-//! the output that it belongs to. Other filters are applied tap by tap to the whole frame.
+//! A plane is first copied into a [`Frame`]. Filters of usual sizes then slide down a strip of 16 or 32 columns: each
+//! input row is loaded once per column of the filter and added to the sums of all outputs that it belongs to. Other filters
+//! are applied tap by tap to the whole frame.
 
+use super::frame::{Frame, SLACK};
 use super::{Conv, ConvEpilogue};
 use crate::kernels::gemm::simd::{Kernel, Simd};
 use crate::kernels::pack::PANEL;
@@ -13,68 +13,7 @@ use crate::kernels::pool::{MatMut, Pool, Tile};
 /// Outputs that a task aims at.
 const TASK_ELEMS: usize = 1 << 14;
 /// Vectors that are summed at a time, tap by tap.
-const BLOCK: usize = 4;
-
-/// Where the pixels of a padded plane lie: rows and columns are dealt out to `steps[0] * steps[1]` parts.
-#[derive(Clone, Copy)]
-struct Frame {
-    steps: [usize; 2],
-    rows: usize,
-    /// Elements from one row of a part to the next.
-    pitch: usize,
-    /// Elements of all parts, and of what may be read past their end.
-    elems: usize,
-    /// Elements for the sums of all outputs, `pitch` apart from row to row.
-    sums: usize,
-}
-
-impl Frame {
-    fn new(conv: &Conv) -> Frame {
-        let [_, out_height, out_width] = conv.output;
-        let steps = [conv.stride[1], conv.stride[2]];
-        let reach = [1, 2].map(|axis| conv.dilation[axis] * (conv.kernel[axis] - 1) / conv.stride[axis]);
-        let (rows, pitch) = (out_height + reach[0], out_width + reach[1]);
-        let slack = BLOCK * PANEL + reach[1];
-        let elems = steps[0] * steps[1] * rows * pitch + slack;
-        let sums = if Filter::new(conv) == Filter::Any { out_height * pitch + slack } else { 0 };
-        Frame { steps, rows, pitch, elems, sums }
-    }
-
-    /// The first element of the part that holds row `row` and column `col` of the padded plane, and their place in it.
-    #[inline(always)]
-    fn part(&self, row: usize, col: usize) -> usize {
-        (row * self.steps[1] + col) * self.rows * self.pitch
-    }
-
-    /// Copies a plane to its place among the zeros.
-    #[inline(always)]
-    fn fill<S: Simd>(&self, simd: S, conv: &Conv, x: &[f32], frame: &mut [f32]) {
-        let in_width = conv.input[2];
-        let [top, left] = [conv.pads[0][1], conv.pads[0][2]];
-        let step = self.steps[1];
-        for part in 0..step {
-            // The first column of the plane that is in this part.
-            let first = (part + step - left % step) % step;
-            let col = (first + left) / step;
-            if first >= in_width || col >= self.pitch {
-                continue;
-            }
-            let count = (in_width - first).div_ceil(step).min(self.pitch - col);
-            let (mut to_part, mut to_row) = (top % self.steps[0], top / self.steps[0]);
-            for x in x.chunks_exact(in_width) {
-                if to_row >= self.rows {
-                    break;
-                }
-                let to = self.part(to_part, part) + to_row * self.pitch + col;
-                take(simd, &x[first..], step, &mut frame[to..][..count]);
-                to_part += 1;
-                if to_part == self.steps[0] {
-                    (to_part, to_row) = (0, to_row + 1);
-                }
-            }
-        }
-    }
-}
+const BLOCK: usize = SLACK / PANEL;
 
 /// Filters that slide: height, width, and the strides.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,10 +37,17 @@ impl Filter {
     }
 }
 
+/// The frame of a plane, and elements for the sums of all its outputs where taps are applied one by one.
+fn parts(conv: &Conv) -> (Frame, usize) {
+    let frame = Frame::new(conv, 0..conv.output[1]);
+    let sums = if Filter::new(conv) == Filter::Any { conv.output[1] * frame.pitch + BLOCK * PANEL } else { 0 };
+    (frame, sums)
+}
+
 /// Scratch elements per thread.
 pub(super) fn scratch(conv: &Conv) -> usize {
-    let frame = Frame::new(conv);
-    frame.elems + frame.sums
+    let (frame, sums) = parts(conv);
+    frame.elems + sums
 }
 
 /// Whether the zeros of a thread's frame were written.
@@ -121,14 +67,14 @@ pub(super) fn run(
     let unit = filters * conv.pixels();
     let per_task = (TASK_ELEMS / unit.max(1)).clamp(1, planes.div_ceil(pool.threads()).max(1));
     let rows = MatMut::new(y, planes, unit, unit);
-    let (frame, filter) = (Frame::new(conv), Filter::new(conv));
+    let ((frame, sums), filter) = (parts(conv), Filter::new(conv));
     pool.tiles(rows, [per_task, unit], scratch, |scratch, zeroed: &mut Zeroed, y| {
         let (memory, rest) = scratch.split_at_mut(frame.elems);
         if !zeroed.0 {
             memory.fill(0.0);
             zeroed.0 = true;
         }
-        let task = Planes { conv, frame, x, weights, epilogue, y, memory, sums: &mut rest[..frame.sums] };
+        let task = Planes { conv, frame, x, weights, epilogue, y, memory, sums: &mut rest[..sums] };
         // Code of its own for each filter: together they would leave the compiler short of registers.
         match filter {
             Filter::Square3([1, _]) => pool.isa().run(Task::<3, 1, 1>(task)),
@@ -331,71 +277,14 @@ fn block<S: Simd, const VECTORS: usize>(
     weights: &[f32],
     to: &mut [f32],
 ) {
-    let [down, across] = frame.steps;
     let mut sums = [simd.splat(0.0); VECTORS];
-    for (h, weights) in weights.chunks_exact(conv.kernel[2]).enumerate() {
-        let row = h * conv.dilation[1];
-        let start = row / down * frame.pitch;
-        let (mut part, mut col) = (0, 0);
-        for &weight in weights {
-            let line = &memory[frame.part(row % down, part) + start + col..][..VECTORS * PANEL];
-            let weight = simd.splat(weight);
-            for (sum, x) in sums.iter_mut().zip(line.as_chunks::<PANEL>().0) {
-                *sum = simd.fma(weight, simd.load(x), *sum);
-            }
-            part += conv.dilation[2];
-            (part, col) = (part % across, col + part / across);
+    frame.taps(conv, |tap, start| {
+        let weight = simd.splat(weights[tap]);
+        for (sum, x) in sums.iter_mut().zip(memory[start..][..VECTORS * PANEL].as_chunks::<PANEL>().0) {
+            *sum = simd.fma(weight, simd.load(x), *sum);
         }
-    }
+    });
     for (sum, to) in sums.iter().zip(to.as_chunks_mut::<PANEL>().0) {
         simd.store(*sum, to);
-    }
-}
-
-/// Every `step`-th element, as many as `to` has.
-#[inline(always)]
-fn take<S: Simd>(simd: S, from: &[f32], step: usize, to: &mut [f32]) {
-    match step {
-        1 => copy(&from[..to.len()], to),
-        2 => {
-            // Vectors overlap at the end.
-            for start in (0..to.len()).step_by(PANEL) {
-                let start = start.min(to.len().saturating_sub(PANEL));
-                let from = &from[2 * start..];
-                let (low, high) = from.split_at(from.len().min(PANEL));
-                let evens = simd.evens(simd.load_part(low), simd.load_part(high));
-                simd.store_part(evens, &mut to[start..]);
-            }
-        }
-        _ => {
-            for (i, to) in to.iter_mut().enumerate() {
-                *to = from[step * i];
-            }
-        }
-    }
-}
-
-/// A copy of exactly `to.len()` elements, by whole vectors that overlap at the end.
-#[inline(always)]
-pub(super) fn copy(from: &[f32], to: &mut [f32]) {
-    match to.len() {
-        PANEL.. => by_vectors::<PANEL>(from, to),
-        8.. => by_vectors::<8>(from, to),
-        4.. => by_vectors::<4>(from, to),
-        _ => {
-            for (to, &x) in to.iter_mut().zip(from) {
-                *to = x;
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn by_vectors<const N: usize>(from: &[f32], to: &mut [f32]) {
-    for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(from.as_chunks::<N>().0) {
-        *to = *from;
-    }
-    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
-        *to = *from;
     }
 }

@@ -5,7 +5,9 @@
 //! (`pixel_lanes`), so that sums are stored as NCHW wants them; or, for images of so few pixels that lanes would idle,
 //! 16 channels of one pixel (`channel_lanes`).
 
+use super::frame::Frame;
 use super::{Conv, ConvEpilogue, channel_lanes, pixel_lanes};
+use crate::kernels::gemm::simd::Simd;
 use crate::kernels::pack::PANEL;
 use crate::kernels::pool::Pool;
 
@@ -54,47 +56,161 @@ pub(super) struct Gathered(pub(super) Option<([usize; 2], usize)>);
 pub(super) enum Places {
     /// Tiles of `rows` pixels, each `[k][pixels of the tile]`, `stride` apart; [`SLACK`] elements follow each.
     Tiles { rows: usize, stride: usize },
-    /// Panels of 16 pixels, each `[k][16]`, `stride` apart; the last one has idle lanes.
+    /// Panels of 16 pixels, each `[k][16]`, `stride` apart; the last one has idle lanes. [`SLACK`] elements follow each.
     Panels { stride: usize },
 }
 
-/// Gathers the receptive fields of `pixels` (first, count) to their `places`.
+impl Places {
+    /// Pixels of a place, and elements from one to the next.
+    #[inline(always)]
+    fn shape(self) -> (usize, usize) {
+        match self {
+            Places::Tiles { rows, stride } => (rows, stride),
+            Places::Panels { stride } => (PANEL, stride),
+        }
+    }
+
+    /// Elements from one input of a place of `height` pixels to the next.
+    #[inline(always)]
+    fn width(self, height: usize) -> usize {
+        match self {
+            Places::Tiles { .. } => height,
+            Places::Panels { .. } => PANEL,
+        }
+    }
+}
+
+/// How the receptive fields of a convolution are read.
+enum Fields {
+    /// One pixel of the input each, in order.
+    Pixels,
+    /// From frames of planes.
+    Planes,
+    /// From volumes, tap by tap.
+    Volumes,
+}
+
+impl Fields {
+    fn new(conv: &Conv) -> Fields {
+        if conv.taps() == 1 && conv.stride == [1; 3] && conv.pads == [[0; 3]; 2] {
+            return Fields::Pixels;
+        }
+        let plane = conv.kernel[0] == 1 && conv.input[0] == 1 && conv.output[0] == 1 && conv.pads[0][0] == 0;
+        if plane { Fields::Planes } else { Fields::Volumes }
+    }
+}
+
+/// Elements of memory that [`gather`] needs beside what it writes, for up to so many pixels.
+pub(super) fn gather_scratch(conv: &Conv, pixels: usize) -> usize {
+    match Fields::new(conv) {
+        Fields::Pixels => 0,
+        Fields::Planes => {
+            let rows = (pixels + conv.output[2]).div_ceil(conv.output[2].max(1)) + 1;
+            Frame::new(conv, 0..rows.min(conv.output[1])).elems
+        }
+        Fields::Volumes => pixels + SLACK,
+    }
+}
+
+/// Gathers the receptive fields of `pixels` (first, count) to their `places`. Up to [`SLACK`] elements after each place are
+/// overwritten.
 #[inline(always)]
-pub(super) fn gather(conv: &Conv, x: &[f32], pixels: [usize; 2], places: Places, line: &mut [f32], to: &mut [f32]) {
+pub(super) fn gather<S: Simd>(
+    simd: S,
+    conv: &Conv,
+    x: &[f32],
+    pixels: [usize; 2],
+    places: Places,
+    memory: &mut [f32],
+    to: &mut [f32],
+) {
     let [first, count] = pixels;
     let plane = conv.input_pixels();
-    let pointwise = conv.taps() == 1 && conv.stride == [1; 3] && conv.pads == [[0; 3]; 2];
-    let mut k = 0;
-    for channel in 0..conv.in_per_group() {
-        let x = &x[channel * plane..][..plane];
-        if pointwise {
-            spread(&x[first..], count, places, k, to);
-            k += 1;
-            continue;
+    let planes = (0..conv.in_per_group()).map(|channel| &x[channel * plane..][..plane]);
+    match Fields::new(conv) {
+        Fields::Pixels => {
+            for (k, x) in planes.enumerate() {
+                spread(&x[first..], count, places, k, to);
+            }
         }
-        for depth in 0..conv.kernel[0] {
-            for height in 0..conv.kernel[1] {
-                for width in 0..conv.kernel[2] {
-                    fill_line(conv, x, [depth, height, width], first, &mut line[..count]);
-                    spread(line, count, places, k, to);
-                    k += 1;
+        Fields::Planes => {
+            let width = conv.output[2];
+            let frame = Frame::new(conv, first / width..(first + count).div_ceil(width));
+            let memory = &mut memory[..frame.elems];
+            memory.fill(0.0);
+            for (channel, x) in planes.enumerate() {
+                frame.fill(simd, conv, x, memory);
+                spread_taps(simd, conv, &frame, memory, [first % width, count], places, channel, to);
+            }
+        }
+        Fields::Volumes => {
+            let line = &mut memory[..count];
+            let mut k = 0;
+            for x in planes {
+                for depth in 0..conv.kernel[0] {
+                    for height in 0..conv.kernel[1] {
+                        for width in 0..conv.kernel[2] {
+                            fill_line(conv, x, [depth, height, width], first, line);
+                            spread(line, count, places, k, to);
+                            k += 1;
+                        }
+                    }
                 }
             }
         }
     }
 }
 
+/// Writes what all taps read of a channel's frame, for `pixels` (column of the first in the frame's first row, count).
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "one loop nest, inlined into its caller")]
+fn spread_taps<S: Simd>(
+    simd: S,
+    conv: &Conv,
+    frame: &Frame,
+    memory: &[f32],
+    pixels: [usize; 2],
+    places: Places,
+    channel: usize,
+    to: &mut [f32],
+) {
+    let [mut col, count] = pixels;
+    let (rows, stride) = places.shape();
+    let mut row_start = 0;
+    for (t, first) in (0..count).step_by(rows).enumerate() {
+        let height = rows.min(count - first);
+        let width = places.width(height);
+        // Runs of pixels in one row: their first lane, and the first one's element in the frame.
+        let mut runs = [[0; 2]; PANEL];
+        let (mut run, mut lane) = (0, 0);
+        while lane < height {
+            runs[run] = [lane, row_start + col];
+            run += 1;
+            let length = (conv.output[2] - col).min(height - lane);
+            (lane, col) = (lane + length, col + length);
+            if col == conv.output[2] {
+                (row_start, col) = (row_start + frame.pitch, 0);
+            }
+        }
+        let runs = &runs[..run];
+        let to = &mut to[t * stride + channel * conv.taps() * width..];
+        frame.taps(conv, |tap, start| {
+            // Whole vectors: what one writes too much, the next run, the next tap or the next channel overwrites.
+            for &[lane, from] in runs {
+                let x = simd.load(memory[start + from..].first_chunk().expect("a frame ends with slack"));
+                simd.store(x, to[tap * width + lane..].first_chunk_mut().expect("places end with slack"));
+            }
+        });
+    }
+}
+
 /// Writes input `k` of `count` pixels to its place in each tile.
 #[inline(always)]
 pub(super) fn spread(line: &[f32], count: usize, places: Places, k: usize, to: &mut [f32]) {
-    let (rows, stride) = match places {
-        Places::Tiles { rows, stride } => (rows, stride),
-        Places::Panels { stride } => (PANEL, stride),
-    };
+    let (rows, stride) = places.shape();
     for (t, first) in (0..count).step_by(rows).enumerate() {
         let height = rows.min(count - first);
-        let width = if let Places::Tiles { .. } = places { height } else { PANEL };
-        let to = &mut to[t * stride + k * width..];
+        let to = &mut to[t * stride + k * places.width(height)..];
         // A fixed number of elements is one or two registers; what it writes too much is overwritten later or slack.
         match (line[first..].first_chunk::<SLACK>(), to.first_chunk_mut::<SLACK>()) {
             (Some(from), Some(to)) => *to = *from,

@@ -3,7 +3,7 @@
 //! Gathered fields lie in panels of 16 pixels, `[k][16]`; a tile of sums is 8 channels by up to 48 pixels (AVX-512), or
 //! 4 by 16. Weights, packed for 16 channels, are broadcast one at a time, and sums are stored as rows of the output.
 
-use super::implicit::{GATHERED_ELEMS, Gathered, Places, SLACK, gather};
+use super::implicit::{GATHERED_ELEMS, Gathered, Places, SLACK, gather, gather_scratch};
 use super::{Conv, ConvEpilogue};
 use crate::kernels::gemm::simd::{Kernel, Simd};
 use crate::kernels::pack::{PANEL, panel_elems};
@@ -36,15 +36,20 @@ impl Split {
         Split { channels: panels.div_ceil(threads) * PANEL, pixels: even.next_multiple_of(PANEL) }
     }
 
-    /// Elements of gathered fields, and of the line that they are gathered through.
-    fn parts(&self, k: usize) -> [usize; 2] {
-        [self.pixels * k, self.pixels + SLACK]
+    /// Elements of gathered fields, and of memory to gather them through.
+    fn parts(&self, conv: &Conv) -> [usize; 2] {
+        [self.pixels.div_ceil(PANEL) * panel_stride(conv) * PANEL, gather_scratch(conv, self.pixels)]
     }
+}
+
+/// Vectors from one panel of fields to the next.
+fn panel_stride(conv: &Conv) -> usize {
+    conv.in_per_group() * conv.taps() + SLACK / PANEL
 }
 
 /// Scratch elements per thread.
 pub(super) fn scratch(conv: &Conv, pool: &Pool) -> usize {
-    Split::new(conv, pool.threads()).parts(conv.in_per_group() * conv.taps()).iter().sum()
+    Split::new(conv, pool.threads()).parts(conv).iter().sum()
 }
 
 pub(super) fn run(
@@ -83,14 +88,13 @@ impl Kernel for Task<'_, '_> {
     fn call<S: Simd>(self, simd: S) {
         let Task { conv, x, packed, epilogue, mut y, scratch, gathered, split } = self;
         let k = conv.in_per_group() * conv.taps();
-        let [fields, line] = split.parts(k);
-        let (fields, rest) = scratch.split_at_mut(fields);
-        let line = &mut rest[..line];
+        let (fields, memory) = scratch.split_at_mut(split.parts(conv)[0]);
         let [image, group] = y.batch;
         if gathered.0 != Some((y.batch, y.col)) {
             let per_group = conv.in_per_group() * conv.input_pixels();
             let x = &x[(image * conv.groups + group) * per_group..][..per_group];
-            gather(conv, x, [y.col, y.cols], Places::Panels { stride: k * PANEL }, line, fields);
+            let places = Places::Panels { stride: panel_stride(conv) * PANEL };
+            gather(simd, conv, x, [y.col, y.cols], places, memory, fields);
             gathered.0 = Some((y.batch, y.col));
         }
 
@@ -109,7 +113,7 @@ impl Kernel for Task<'_, '_> {
                     epilogue,
                     weights: &weights[range.clone()],
                     fields: &fields[range.start..],
-                    stride: k,
+                    stride: panel_stride(conv),
                     first: block == 0,
                     last: block + 1 == blocks,
                     y: &mut y,
@@ -214,37 +218,20 @@ impl Product<'_, '_> {
             let y = &mut y[p * PANEL..][..width];
             let mut sum = sum;
             if !self.first {
-                sum = simd.add(sum, load_part(simd, y));
+                sum = simd.add(sum, simd.load_part(y));
             }
             if self.last {
                 sum = simd.add(sum, bias);
                 if let Some(residual) = residual {
-                    sum = simd.add(sum, load_part(simd, &residual[at + p * PANEL..][..width]));
+                    sum = simd.add(sum, simd.load_part(&residual[at + p * PANEL..][..width]));
                 }
                 // The machine's min and max keep a NaN in their second operand.
                 sum = simd.min(simd.splat(high), simd.max(simd.splat(low), sum));
             }
             match y.first_chunk_mut::<PANEL>() {
                 Some(y) => simd.store(sum, y),
-                None => {
-                    let mut all = [0.0; PANEL];
-                    simd.store(sum, &mut all);
-                    y.copy_from_slice(&all[..width]);
-                }
+                None => simd.store_part(sum, y),
             }
-        }
-    }
-}
-
-/// Up to 16 elements, the missing ones zero.
-#[inline(always)]
-fn load_part<S: Simd>(simd: S, from: &[f32]) -> S::V {
-    match from.first_chunk::<PANEL>() {
-        Some(from) => simd.load(from),
-        None => {
-            let mut all = [0.0; PANEL];
-            all[..from.len()].copy_from_slice(from);
-            simd.load(&all)
         }
     }
 }
