@@ -225,8 +225,8 @@ fn strip<S: Simd, const SIZE: usize, const DOWN: usize, const ACROSS: usize, con
             }
         }
         if row + 1 >= open {
-            for v in 0..VECTORS {
-                output.store(sums[open - 1][v], row + 1 - open, col + v * PANEL);
+            for (v, sum) in sums[open - 1].iter().enumerate() {
+                output.store(*sum, row + 1 - open, col + v * PANEL);
             }
         }
         for j in (1..open).rev() {
