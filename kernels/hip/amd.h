@@ -74,16 +74,6 @@ DEV u32 pair_mul(u32 a, u32 b) { return __builtin_bit_cast(u32, __builtin_bit_ca
 // Byte B of x in the low byte of each half, 0x64 above it.
 template <int B> DEV u32 spread_byte(u32 x) { return __builtin_amdgcn_perm(0x64646464u, x, 0x04000400u | B * 0x00010001u); }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __builtin_amdgcn_sudot4(true, a, true, b, c, false); }
-// 16 bytes at a time from memory to shared memory while a block computes. A step's PIECES are asked for AHEAD steps before they
-// are needed; here they wait in registers, and shared memory holds two steps.
-template <int AHEAD, int PIECES> struct Copies {
-  enum { STAGES = 2 };
-  Wide held[AHEAD][PIECES];
-  template <class T> DEV_MEMBER void ask(u32 slot, int piece, T*, const T* from) { held[slot][piece] = load_wide(from); }
-  DEV_MEMBER void asked() {}
-  template <class T> DEV_MEMBER void land(u32 slot, int piece, T* to) { store_wide(to, held[slot][piece]); }
-  DEV_MEMBER void landed() {}
-};
 // Matrix fragments of 16x16x16. A and B: lane l holds row l & 15, sixteen k side by side; both halves of the wave the same.
 typedef f16 f16x16 __attribute__((ext_vector_type(16)));
 typedef short s16x16 __attribute__((ext_vector_type(16)));

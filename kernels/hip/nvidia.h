@@ -51,8 +51,8 @@ DEV u32 pair_mul(u32 a, u32 b) { u32 d; asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(d)
 // Byte B of x in the low byte of each half, 0x64 above it.
 template <int B> DEV u32 spread_byte(u32 x) { return __byte_perm(x, 0x64646464u, 0x4040u | B * 0x0101u); }
 DEV i32 dot4_i8(i32 a, i32 b, i32 c) { return __dp4a(a, b, c); }
-// 16 bytes at a time from memory to shared memory while a block computes. A step's PIECES are asked for AHEAD steps before they
-// are needed and go straight there, so shared memory holds AHEAD + 1 steps.
+// `Copies` of tiles.h that go straight to shared memory, which holds AHEAD + 1 steps.
+#define COPIES_OF_ITS_OWN
 template <int AHEAD, int PIECES> struct Copies {
   enum { STAGES = AHEAD + 1 };
   template <class T> DEV_MEMBER void ask(u32, int, T* to, const T* from) {

@@ -42,7 +42,7 @@ struct Fiber { void* sp; u32 tid, lane, lds, seq; int state; const char* op; Wav
 struct Context { void* scheduler; Fiber* now; u32 x, y, z; char* lds; volatile int fault; };
 static thread_local Context C;
 // What a launch may touch: the extents that it declares, and all memory of the device, of which nothing else may be touched.
-struct Extent { u64 start, end, write, low, high; };
+struct Extent { u64 start, end, write, touched; };
 struct Range { u64 start, end; };
 struct Watch { Extent* extents; u64 count; const Range* memory; u64 ranges; Range all; };
 // Volatile, as the fault is: calls that use them are put in when everything else has been compiled.
@@ -140,16 +140,6 @@ DEV i32 dot4_i8(i32 a, i32 b, i32 c) {
   for (int i = 0; i < 4; i++) c += (i32)(i8)(a >> (8 * i)) * (i32)(i8)(b >> (8 * i));
   return c;
 }
-// 16 bytes at a time from memory to shared memory while a block computes. A step's PIECES are asked for AHEAD steps before they
-// are needed; here they wait in registers, and shared memory holds two steps.
-template <int AHEAD, int PIECES> struct Copies {
-  enum { STAGES = 2 };
-  Wide held[AHEAD][PIECES];
-  template <class T> DEV_MEMBER void ask(u32 slot, int piece, T*, const T* from) { held[slot][piece] = load_wide(from); }
-  DEV_MEMBER void asked() {}
-  template <class T> DEV_MEMBER void land(u32 slot, int piece, T* to) { store_wide(to, held[slot][piece]); }
-  DEV_MEMBER void landed() {}
-};
 template <class T> struct Frag { T v[16]; };
 struct Acc { f32 v[8]; };
 template <class T> DEV void frag_load(Frag<T>& f, const T* p, u32 ld) { memcpy(f.v, p + (lane_id() & 15) * ld, 32); }

@@ -70,6 +70,18 @@ template <class T> DEV void store_pair(T* p, const T (&v)[2]) {
   u.t[1] = v[1];
   *(u32*)p = u.w;
 }
+// 16 bytes at a time from memory to shared memory while a block computes. A step's PIECES are asked for AHEAD steps before they
+// are needed. Where the platform has no such copies of its own, they wait in registers, and shared memory holds two steps.
+#ifndef COPIES_OF_ITS_OWN
+template <int AHEAD, int PIECES> struct Copies {
+  enum { STAGES = 2 };
+  Wide held[AHEAD][PIECES];
+  template <class T> DEV_MEMBER void ask(u32 slot, int piece, T*, const T* from) { held[slot][piece] = load_wide(from); }
+  DEV_MEMBER void asked() {}
+  template <class T> DEV_MEMBER void land(u32 slot, int piece, T* to) { store_wide(to, held[slot][piece]); }
+  DEV_MEMBER void landed() {}
+};
+#endif
 // Whether memory can be read 16 bytes at a time.
 DEV bool aligned_wide(const void* a, const void* b) { return (((u64)a | (u64)b) & 15) == 0; }
 // Multiplies element i of a tile.

@@ -12,8 +12,7 @@ UNWATCHED static void touch(const volatile void* p, u64 n, bool write) {
   for (Extent* e = w->extents; e < w->extents + w->count; e++) {
     if (low < e->start || high > e->end || (write && !e->write)) continue;
     declared = true;
-    if (low < e->low) e->low = low;
-    if (high > e->high) e->high = high;
+    if (high > e->touched) e->touched = high;
   }
   if (declared) return;
   for (const Range* r = w->memory; r < w->memory + w->ranges; r++)

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Random, on_host, run_both, simulator, with_weights};
+use common::{on_host, run_samples, simulator};
 use ir::ops::{CORE_TABLE, HOST_TABLE};
 use ir::text;
 
@@ -12,16 +12,7 @@ fn hip_samples_agree_with_the_reference() {
     let Some(hip) = simulator("hip_samples_agree_with_the_reference") else { return };
     let mut failed = vec![];
     for op in CORE_TABLE.iter().chain(HOST_TABLE) {
-        let one = || {
-            let mut random = Random(7);
-            for sample in op.samples {
-                let g = text::parse(sample).unwrap_or_else(|e| panic!("{}: {e}", op.name));
-                run_both(hip, op.name, &g, &mut random);
-                if let Some(g) = with_weights(sample, &mut random) {
-                    run_both(hip, op.name, &g, &mut random);
-                }
-            }
-        };
+        let one = || run_samples(hip, op);
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(one)).is_err() {
             failed.push(op.name);
         }

@@ -4,9 +4,8 @@
 
 mod common;
 
-use common::{Random, run_both, simulator, with_weights};
+use common::{run_samples, simulator};
 use ir::ops::{CORE_TABLE, HOST_TABLE};
-use ir::text;
 use kernels::{ParamKind, table};
 use std::collections::BTreeMap;
 
@@ -16,16 +15,7 @@ const LONGER: &[&str] = &["cached64.keys", "cached64.values", "present.old"];
 #[test]
 fn hip_kernels_touch_all_that_they_declare_and_nothing_else() {
     let Some(hip) = simulator("hip_kernels_touch_all_that_they_declare_and_nothing_else") else { return };
-    for op in CORE_TABLE.iter().chain(HOST_TABLE) {
-        let mut random = Random(7);
-        for sample in op.samples {
-            let g = text::parse(sample).unwrap_or_else(|e| panic!("{}: {e}", op.name));
-            run_both(hip, op.name, &g, &mut random);
-            if let Some(g) = with_weights(sample, &mut random) {
-                run_both(hip, op.name, &g, &mut random);
-            }
-        }
-    }
+    CORE_TABLE.iter().chain(HOST_TABLE).for_each(|op| run_samples(hip, op));
     let touched = hip.device().touched();
     if touched.is_empty() {
         println!("accesses are not watched here: that needs clang, and the simulator");

@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
-/// Memory that a launch declares, and the part of it that was touched. The layout is that of `Extent` in simulator.h.
+/// Memory that a launch declares, and how far it was touched. The layout is that of `Extent` in simulator.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Extent {
     start: u64,
     end: u64,
     write: u64,
-    low: u64,
-    high: u64,
+    /// The end of what was touched.
+    touched: u64,
 }
 
 impl Extent {
     /// `bytes` bytes at an address.
     pub(crate) fn new(start: u64, bytes: u64, write: bool) -> Extent {
-        Extent { start, end: start.saturating_add(bytes), write: u64::from(write), low: u64::MAX, high: 0 }
+        Extent { start, end: start.saturating_add(bytes), write: u64::from(write), touched: 0 }
     }
 }
 
@@ -43,8 +43,6 @@ impl Told {
 pub struct Touched {
     /// Launches whose extent holds anything.
     pub launches: u64,
-    /// Launches that touched a part of it.
-    pub some: u64,
     /// Launches that touched its last byte: no smaller extent would have been true.
     pub whole: u64,
 }
@@ -64,8 +62,7 @@ impl Watch {
         for (i, extent) in extents.iter().enumerate().filter(|(_, e)| e.end > e.start) {
             let touched = seen.entry((kernel.to_string(), i)).or_default();
             touched.launches += 1;
-            touched.some += u64::from(extent.high > extent.low);
-            touched.whole += u64::from(extent.high == extent.end);
+            touched.whole += u64::from(extent.touched == extent.end);
         }
     }
 

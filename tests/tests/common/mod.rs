@@ -4,7 +4,7 @@
 use backend_cpu::Cpu;
 use backend_hip::{CodeStore, Compiler, Device, Hip, Platform};
 use ir::graph::Value;
-use ir::ops::Tolerance;
+use ir::ops::{OpInfo, Tolerance};
 use ir::{DType, Datum, Graph, Tensor, eval, text};
 use plan::{CheckedPlan, GraphWeights, Step, Stream, Weights};
 use runtime::{Backend, Loaded};
@@ -176,6 +176,18 @@ pub fn run_both(hip: &Hip, name: &str, g: &Graph, random: &mut Random) {
         let got = session.run(&inputs).unwrap_or_else(|e| panic!("{name}: {e}\n{g}\n{inputs:?}"));
         for (o, (got, want)) in g.outputs.iter().zip(got.iter().zip(&want)) {
             compare(&format!("{name}, size {size}, output {}\n{g}\n{inputs:?}\n", o.name), g, got, want);
+        }
+    }
+}
+
+/// Runs an operator's samples, as they are and with weights that are constants.
+pub fn run_samples(hip: &Hip, op: &OpInfo) {
+    let mut random = Random(7);
+    for sample in op.samples {
+        let g = text::parse(sample).unwrap_or_else(|e| panic!("{}: {e}", op.name));
+        run_both(hip, op.name, &g, &mut random);
+        if let Some(g) = with_weights(sample, &mut random) {
+            run_both(hip, op.name, &g, &mut random);
         }
     }
 }
